@@ -52,6 +52,10 @@ class Execution:
         except StageError as exc:
             return ToolResult(f"The tool could not run: {exc.message}.", is_error=True)
 
+    async def health(self) -> dict[str, Any]:
+        """The runner's own word on itself. Raises RunnerError when it is away."""
+        return await self._runner.health()
+
     async def _command(self, call: ToolCall, job: str) -> ToolResult:
         p = call.params
         wall_s = int(p.get("timeout_s", self._limits.wall_s))

@@ -1,0 +1,131 @@
+"""The core process: ledger, plugins, bundle, engine, both sockets. Started by systemd or by the supervisor."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+from typing import Final
+
+from safety_wrapper import dispatch, identity, registry
+from safety_wrapper.bridge import agent, openclaw
+from safety_wrapper.bridge.admin import Admin
+from safety_wrapper.bridge.core import Core
+from safety_wrapper.config import Config
+from safety_wrapper.engine import Engine
+from safety_wrapper.errors import SafetyError
+from safety_wrapper.execution import Execution
+from safety_wrapper.held import Held
+from safety_wrapper.ledger import Ledger, LedgerKeys, SystemClock, approvals
+from safety_wrapper.policy import Bundle
+from safety_wrapper.policy_in_force import PolicyInForce
+from safety_wrapper.rate import Buckets
+from safety_wrapper.registry import AllowedPlugin
+from safety_wrapper.runner.client import RunnerClient
+from safety_wrapper.settle import Limits
+from safety_wrapper.standing import Standing
+
+HOUSEKEEPING_S: Final = 5.0
+
+
+def load_plugins(config: Config) -> dispatch.Plan:
+    """Vet and construct the plugins. Done before the uid is given up, where the interpreter may still be read."""
+    allowed = [AllowedPlugin(p.name, p.version, p.sha256, p.settings) for p in config.plugins]
+    return registry.load(allowed, dev=config.dev_plugins)
+
+
+def run(config: Config, plan: dispatch.Plan | None = None) -> None:
+    """Run the core until SIGTERM. Raises ConfigError or LedgerError when it can't start."""
+    identity.become(identity.resolve(config.users).core)
+    asyncio.run(_serve(config, plan or load_plugins(config)))
+
+
+async def _serve(config: Config, plan: dispatch.Plan) -> None:
+    dispatch.install_time_limits()
+    who = identity.resolve(config.users)
+    ledger = Ledger.open(
+        config.paths.ledger, LedgerKeys.load(config.paths.ledger_key), tenant=config.tenant, clock=SystemClock()
+    )
+    try:
+        core, policy = _assemble(config, plan, ledger)
+        await policy.start()
+        await ledger.write(
+            lambda txn: txn.audit("plan", body={"plan_sha256": plan.digest, "plugins": [p.name for p in config.plugins]})
+        )
+        await _listen_until_stopped(config, who, core, policy)
+    finally:
+        ledger.close()
+
+
+def _assemble(config: Config, plan: dispatch.Plan, ledger: Ledger) -> tuple[Core, PolicyInForce]:
+    standing = Standing(ledger, config.paths.stop_file, lambda: int(time.time()))
+    execution = Execution(RunnerClient(config.paths.runner_socket), ledger, plan, config.runner.limits)
+    limits = Limits(
+        config.gateway.spawn.max_depth, config.gateway.spawn.child_calls, config.limits.pending_per_agent
+    )
+    workspaces = {name: settings.workspace for name, settings in config.gateway.agents.items()}
+    engine = Engine(ledger, plan, standing, execution, limits, workspaces)
+    held = Held(engine, config.tenant, config.limits.execute_s)
+    buckets = Buckets(config.limits.calls_per_s, config.limits.burst)
+    core = Core(config, engine, held, buckets, openclaw.shim_sha256())
+    return core, PolicyInForce(config, engine, ledger, standing)
+
+
+async def _listen_until_stopped(
+    config: Config, who: identity.Identities, core: Core, policy: PolicyInForce
+) -> None:
+    async def activate(path: Path) -> Bundle:
+        return await policy.activate(path)
+
+    admin = Admin(core, activate, core.held.cancel_all)
+    agent_server = agent.server(core, identity.admits_gateway(who))
+    core.gateway.connections = lambda: len(agent_server.connections)
+    admin_server = admin.server(identity.admits_admin(who))
+
+    def finished(request: str) -> None:
+        admin.on_request(request)
+        admin.push_wakes()
+
+    core.held.on_finished = finished
+    core.on_opened = admin.on_request
+    agent_server.listen(config.paths.agent_socket)
+    admin_server.listen(config.paths.admin_socket)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    notify_systemd("READY=1")
+    keeper = asyncio.create_task(_housekeeping(core, admin))
+    await stop.wait()
+    notify_systemd("STOPPING=1")
+    keeper.cancel()
+    await asyncio.gather(keeper, return_exceptions=True)
+    agent_server.close()
+    admin_server.close()
+    core.held.cancel_all()
+    await core.held.drain()
+
+
+async def _housekeeping(core: Core, admin: Admin) -> None:
+    """Expiry, lost wakes, and the watchdog: a core whose loop stands still is restarted by systemd."""
+    while True:
+        await asyncio.sleep(HOUSEKEEPING_S)
+        notify_systemd("WATCHDOG=1")
+        with contextlib.suppress(SafetyError):
+            await core.engine.ledger.write(approvals.sweep)
+            admin.push_wakes()
+
+
+def notify_systemd(state: str) -> None:
+    """Tell systemd how the service is, if it asked."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock, contextlib.suppress(OSError):
+        sock.connect(address.replace("@", "\0", 1) if address.startswith("@") else address)
+        sock.send(state.encode())
+
