@@ -1,0 +1,269 @@
+"""Whether a bundle may be taken into force, which one is in force, and how one gets onto the disk.
+
+The laws stand in :func:`judge` and in the functions over :class:`State`; they read no clock and no file. The version
+floor is a row of the ledger: the caller passes it in and raises it. Reading and writing is at the end of the file.
+
+Order of an activation, so that a crash at any point leaves a bundle that loads: :func:`stage` (judge, run the suite,
+write the folder, durable) → the ledger raises the floor in the transaction that records the activation →
+:func:`point` (``current``, a convenience). A start loads the floor's bundle, whatever ``current`` says.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final, Protocol
+
+from safety_wrapper.errors import BundleError, BundleExpiredError, BundleFormatError, BundleRollbackError
+from safety_wrapper.policy.bundle import MAX_BUNDLE_BYTES, Bundle, parse
+from safety_wrapper.policy.signing import MAX_SIGNATURE_BYTES, Trust, verify
+from safety_wrapper.policy.suite import Failure
+
+GRACE_S: Final = 30 * 24 * 3600
+CURRENT: Final = "current"
+BUNDLE_FILE: Final = "bundle.json"
+SIGNATURE_FILE: Final = "bundle.sig"
+_FOLDER: Final = re.compile(r"[1-9][0-9]{0,15}-[0-9a-f]{12}")
+
+
+class Floor(Protocol):
+    """The newest bundle that was ever in force here. The ledger keeps it; it never falls."""
+
+    @property
+    def version(self) -> int: ...
+    @property
+    def sha256(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A bundle that may be in force. ``degraded`` says why it is weaker than it should be, else None."""
+
+    bundle: Bundle
+    degraded: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What the engine holds in memory. ``refused``: why the last attempt changed nothing, else None."""
+
+    bundle: Bundle | None = None
+    refused: str | None = None
+
+
+def judge(data: bytes, signatures: bytes, trust: Trust, floor: Floor | None, now: int) -> Bundle:
+    """The bundle, if it may be taken into force at ``now`` (t_eff, seconds).
+
+    Raises the first that applies, in this order: BundleSignatureError, BundleFormatError (also for a newer
+    ``min_wrapper``), BundleRollbackError, BundleExpiredError. ``floor`` None = nothing was ever in force here.
+    """
+    if len(data) > MAX_BUNDLE_BYTES:
+        raise BundleFormatError("bundle.json is too big")
+    verify(data, signatures, trust)
+    bundle = parse(data)
+    if floor is not None and bundle.version < floor.version:
+        raise BundleRollbackError(
+            f"version {bundle.version} is older than {floor.version}, which was in force here",
+            do="to go back, release the old content under a new version",
+        )
+    if floor is not None and bundle.version == floor.version and bundle.sha256 != floor.sha256:
+        raise BundleRollbackError(f"version {bundle.version} was in force here with other bytes")
+    freshness(bundle, now)
+    return bundle
+
+
+def freshness(bundle: Bundle, now: int) -> str | None:
+    """None while fresh; a sentence within the grace after expiry. Raises BundleExpiredError beyond it."""
+    if now < bundle.expires_at:
+        return None
+    left_s = bundle.expires_at + GRACE_S - now
+    if left_s <= 0:
+        raise BundleExpiredError("the bundle is past its expiry and the grace after it", do="activate a newer bundle")
+    return f"the bundle has expired; everything is blocked in {-(-left_s // 86400)} days unless a newer one comes"
+
+
+def attempt(state: State, load: Callable[[], Loaded]) -> State:
+    """Take into force what ``load`` gives. When it raises a BundleError the last-known-good stays; the why is kept."""
+    try:
+        return State(load().bundle)
+    except BundleError as exc:
+        return replace(state, refused=exc.message)
+
+
+def in_force(state: State, now: int) -> Loaded:
+    """What to judge by at ``now``. Raises BundleError when there is nothing, BundleExpiredError when it is too old."""
+    if state.bundle is None:
+        raise BundleError("no bundle is in force", do="activate one: `safety-wrapper policy activate FOLDER`")
+    return Loaded(state.bundle, freshness(state.bundle, now))
+
+
+# ── files ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def folder_name(version: int, sha256: str) -> str:
+    """The folder of an installed bundle: ``<version>-<first 12 digits of sha256>``."""
+    return f"{version}-{sha256[:12]}"
+
+
+def load_installed(bundle_dir: Path, trust: Trust, floor: Floor | None, now: int) -> Loaded:
+    """The bundle to start with: the one of the ledger's floor; before there is a floor, the one ``current`` names.
+
+    Raises a BundleError: then everything is blocked. The suite is not run again: it ran at activation, and the
+    digest is the one that was activated.
+    """
+    with _opened(bundle_dir) as top:
+        name = folder_name(floor.version, floor.sha256) if floor is not None else _current(top)
+        data, signatures = _read_pair(top, name)
+    bundle = judge(data, signatures, trust, floor, now)
+    if name != folder_name(bundle.version, bundle.sha256):
+        raise BundleFormatError("the folder of the installed bundle bears another version or digest")
+    return Loaded(bundle, freshness(bundle, now))
+
+
+def stage(
+    source_dir: Path,
+    bundle_dir: Path,
+    *,
+    trust: Trust,
+    floor: Floor | None,
+    now: int,
+    check: Callable[[Bundle], Sequence[Failure]],
+) -> Loaded:
+    """Judge the bundle in ``source_dir``, run ``check`` (its suite) and write it durably below ``bundle_dir``.
+
+    Raises a BundleError and leaves what is installed alone. Doing it again changes nothing.
+    """
+    with _opened(source_dir) as source:
+        data, signatures = (
+            _read(source, BUNDLE_FILE, MAX_BUNDLE_BYTES),
+            _read(source, SIGNATURE_FILE, MAX_SIGNATURE_BYTES),
+        )
+    bundle = judge(data, signatures, trust, floor, now)
+    failures = check(bundle)
+    if failures:
+        raise BundleFormatError(f"{len(failures)} of the bundle's own cases fail, first {failures[0].case}")
+    with _opened(bundle_dir) as top, _writing():
+        _write_folder(top, folder_name(bundle.version, bundle.sha256), data, signatures)
+    return Loaded(bundle, freshness(bundle, now))
+
+
+def point(bundle_dir: Path, bundle: Bundle) -> None:
+    """Let ``current`` name the folder of ``bundle``, atomically and durably. Raises BundleError."""
+    name = folder_name(bundle.version, bundle.sha256)
+    with _opened(bundle_dir) as top, _writing():
+        fresh = f".new-{secrets.token_hex(8)}"
+        os.symlink(name, fresh, dir_fd=top)
+        os.replace(fresh, CURRENT, src_dir_fd=top, dst_dir_fd=top)
+        os.fsync(top)
+
+
+def install(
+    source_dir: Path,
+    bundle_dir: Path,
+    *,
+    trust: Trust,
+    floor: Floor | None,
+    now: int,
+    check: Callable[[Bundle], Sequence[Failure]],
+) -> Loaded:
+    """:func:`stage` and :func:`point` in one, for a place where no ledger keeps a floor yet."""
+    loaded = stage(source_dir, bundle_dir, trust=trust, floor=floor, now=now, check=check)
+    point(bundle_dir, loaded.bundle)
+    return loaded
+
+
+def _current(top: int) -> str:
+    """What ``current`` names: one plain folder beside it, never a path."""
+    try:
+        name = os.readlink(CURRENT, dir_fd=top)
+    except OSError as exc:
+        raise BundleFormatError("no bundle is installed") from exc
+    if not _FOLDER.fullmatch(name):
+        raise BundleFormatError("`current` points to something that is no installed bundle")
+    return name
+
+
+def _read_pair(top: int, name: str) -> tuple[bytes, bytes]:
+    with _opened(name, dir_fd=top) as folder:
+        return _read(folder, BUNDLE_FILE, MAX_BUNDLE_BYTES), _read(folder, SIGNATURE_FILE, MAX_SIGNATURE_BYTES)
+
+
+def _read(folder: int, name: str, limit: int) -> bytes:
+    """A plain file, bounded. A link, a pipe or a device is refused without being read."""
+    try:
+        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+        with os.fdopen(fd, "rb") as file:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise BundleFormatError(f"{name} is not a plain file")
+            data = file.read(limit + 1)
+    except OSError as exc:
+        raise BundleFormatError(f"{name} can't be read: {exc.strerror}") from exc
+    if len(data) > limit:
+        raise BundleFormatError(f"{name} is too big")
+    return data
+
+
+@contextmanager
+def _opened(path: Path | str, *, dir_fd: int | None = None) -> Iterator[int]:
+    """A folder held open, so that what is checked is what is used. Below a folder of ours, links are not followed."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | (os.O_NOFOLLOW if dir_fd is not None else 0)
+    try:
+        fd = os.open(path, flags, dir_fd=dir_fd)
+    except OSError as exc:
+        raise BundleFormatError(f"the bundle's folder can't be opened: {exc.strerror}") from exc
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    try:
+        yield
+    except OSError as exc:
+        raise BundleError(f"the bundle can't be written: {exc.strerror}") from exc
+
+
+def _write_folder(top: int, name: str, data: bytes, signatures: bytes) -> None:
+    with suppress(BundleFormatError):
+        if _read_pair(top, name) == (data, signatures):
+            return
+    fresh = f".new-{secrets.token_hex(8)}"
+    os.mkdir(fresh, 0o755, dir_fd=top)
+    try:
+        with _opened(fresh, dir_fd=top) as folder:
+            for file, content in ((BUNDLE_FILE, data), (SIGNATURE_FILE, signatures)):
+                _write(folder, file, content)
+            os.fsync(folder)
+        # something else under this name (damaged, or put there) is kept aside for whoever looks into it
+        with suppress(FileNotFoundError):
+            os.rename(name, f".old-{secrets.token_hex(8)}", src_dir_fd=top, dst_dir_fd=top)
+        os.rename(fresh, name, src_dir_fd=top, dst_dir_fd=top)
+    except BaseException:
+        _remove(top, fresh)
+        raise
+    os.fsync(top)
+
+
+def _write(folder: int, name: str, data: bytes) -> None:
+    fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644, dir_fd=folder)
+    with os.fdopen(fd, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(fd)
+
+
+def _remove(top: int, name: str) -> None:
+    with suppress(OSError, BundleFormatError):
+        with _opened(name, dir_fd=top) as folder:
+            for file in (BUNDLE_FILE, SIGNATURE_FILE):
+                with suppress(FileNotFoundError):
+                    os.unlink(file, dir_fd=folder)
+        os.rmdir(name, dir_fd=top)
