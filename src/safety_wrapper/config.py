@@ -170,7 +170,7 @@ class Config(_Section):
     paths: Paths = Paths()
     users: Users = Users()
     plugins: list[PluginEntry] = []
-    dev_plugins: bool = Field(False, description="admit editable installs; for development only")
+    dev_plugins: bool = Field(default=False, description="admit editable installs; for development only")
     trust: Trust = Trust()
     gateway: Gateway = Gateway()
     runner: Runner = Runner()
@@ -190,7 +190,7 @@ def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> C
 
 
 def parse(data: Any, environ: Mapping[str, str] = os.environ, *, origin: str = "configuration") -> Config:
-    """Check configuration data with the environment on top: ``SAFETY_WRAPPER_<PATH>__<KEY>``, values as JSON or text."""
+    """Check configuration data with the environment on top: ``SAFETY_WRAPPER_<PATH>__<KEY>``, as JSON or text."""
     if not isinstance(data, dict):
         raise ConfigError(f"{origin}: must be one object")
     for variable, text in sorted(environ.items()):
@@ -202,7 +202,9 @@ def parse(data: Any, environ: Mapping[str, str] = os.environ, *, origin: str = "
         faults = "; ".join(
             f"{'.'.join(map(str, e['loc'])) or 'top level'}: {e['msg']}" for e in exc.errors(include_input=False)[:5]
         )
-        raise ConfigError(f"{origin}: {faults}", do="correct these keys, then run `safety-wrapper config apply`") from exc
+        raise ConfigError(
+            f"{origin}: {faults}", do="correct these keys, then run `safety-wrapper config apply`"
+        ) from exc
     _cross_check(config, origin)
     return config
 

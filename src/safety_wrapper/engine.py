@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 
 from safety_wrapper import dispatch, reasons
 from safety_wrapper.decide import decide, effective_class
@@ -35,7 +36,7 @@ from safety_wrapper.model import (
     ToolResult,
 )
 from safety_wrapper.normalise import NotACallError, Proposal, for_running, normalise, unknown_call
-from safety_wrapper.policy import ToolEntry
+from safety_wrapper.policy import Bundle, ToolEntry
 from safety_wrapper.settle import Judgement, Limits, StaleError, settle, unrecorded
 from safety_wrapper.standing import NO_BUNDLE, InForce, Refusal, Standing
 
@@ -54,6 +55,7 @@ class Engine:
     limits: Limits
     workspaces: dict[str, str]
     redact: Redactor | None = None
+    on_request: Callable[[Judgement, Decision], None] = lambda judged, decision: None
 
     async def decide(self, proposal: Proposal) -> tuple[ToolCall, Decision]:
         """Judge a call and make the answer durable. Never raises: what can't be judged or recorded is blocked."""
@@ -62,10 +64,12 @@ class Engine:
             decision_id = DecisionId(new_id("dec"))
             try:
                 async with asyncio.timeout(DEADLINES.hook_answer_s):
-                    now_judged = judged
-                    return judged.call, await self.ledger.write(
-                        lambda txn: settle(txn, now_judged, decision_id, self.limits)  # noqa: B023 - awaited here
+                    settled = await self.ledger.write(
+                        partial(settle, judged=judged, decision_id=decision_id, limits=self.limits)
                     )
+                if settled.new_request:
+                    self.on_request(judged, settled.decision)
+                return judged.call, settled.decision
             except StaleError:
                 self.standing.forget_owner()
                 judged = self.judge(proposal)
@@ -94,25 +98,29 @@ class Engine:
         in_force = self.standing.now_in_force()
         call_id = CallId(proposal.tool_call_id)
         if isinstance(in_force, Refusal):
-            return self._blocked(unknown_call(proposal, call_id), in_force.rule, in_force.reason, None)
+            return self.refuse(unknown_call(proposal, call_id), in_force.rule, in_force.reason, None)
         try:
             workspace = self.workspaces.get(proposal.context.agent or "")
             call = normalise(proposal, in_force.catalogue, call_id, workspace=workspace)
         except NotACallError as exc:
-            return self._blocked(exc.call, exc.rule, exc.reason, in_force)
+            return self.refuse(exc.call, exc.rule, exc.reason, in_force)
+        return self.weigh(call, in_force)
+
+    def weigh(self, call: ToolCall, in_force: InForce) -> Judgement:
+        """Classify and decide a call that is normalised already."""
         try:
             classification = self._classify(call, in_force)
             objections = self._objections(call, classification)
         except DeadlineError:
-            return self._blocked(call, SW_DEADLINE, "it could not be judged in time", in_force)
+            return self.refuse(call, SW_DEADLINE, "it could not be judged in time", in_force)
         except StageError:
-            return self._blocked(call, SW_FAULT, "it could not be judged", in_force)
+            return self.refuse(call, SW_FAULT, "it could not be judged", in_force)
         return self._judged(call, classification, objections, in_force)
 
     def _classify(self, call: ToolCall, in_force: InForce) -> Classification:
         """What the plugins say, never below the floor that the registry sets for the tool."""
         found = dispatch.classify(self.plan, call, in_force.policy)
-        entry = self.entry(call)
+        entry = entry_of(in_force.policy.bundle, call)
         if entry is None:
             raise StageError("the tool has no registry entry")
         external = found.external or entry.base_external
@@ -148,7 +156,7 @@ class Engine:
         gate = in_force.owner.gate_for(call.context.agent)
         return self._judgement(call, final, outcome, reason, (level, gate), in_force)
 
-    def _blocked(self, call: ToolCall, rule: str, reason: str, in_force: InForce | None) -> Judgement:
+    def refuse(self, call: ToolCall, rule: str, reason: str, in_force: InForce | None) -> Judgement:
         c = Classification(SafetyClass.CRITICAL_RED, rules=(rule,), reason=reason, opaque=True)
         strictest = (AutonomyLevel.TRAINING_WHEELS, GateState.LOCKED)
         return self._judgement(call, c, Outcome.BLOCK, reasons.refused(reason), strictest, in_force)
@@ -187,10 +195,15 @@ class Engine:
         return result
 
     def entry(self, call: ToolCall) -> ToolEntry | None:
-        """The registry entry of a call."""
+        """The registry entry of a call, in the bundle in force now."""
         bundle = self.standing.bundle
-        key = call.tool if call.kind is ToolKind.OWN_TOOL else f"{call.kind.value}:{call.tool}"
-        return bundle.tools.get(key) if bundle else None
+        return entry_of(bundle, call) if bundle else None
+
+
+def entry_of(bundle: Bundle, call: ToolCall) -> ToolEntry | None:
+    """The registry entry of a call."""
+    key = call.tool if call.kind is ToolKind.OWN_TOOL else f"{call.kind.value}:{call.tool}"
+    return bundle.tools.get(key)
 
 
 def _record(txn: Txn, call: ToolCall, decision: Decision, result: ToolResult, failed: tuple[str, ...]) -> None:

@@ -4,7 +4,8 @@
 
     SafetyError
     ├── ConfigError                 at start: always fatal
-    │   └── PluginLoadError         NotAllowListedError UnknownHookError AsyncImplError WrapperRefusedError DuplicateOwnerError
+    │   └── PluginLoadError         NotAllowListedError UnknownHookError AsyncImplError WrapperRefusedError
+    │                               DuplicateOwnerError
     ├── CanonicalError              a value that has no canonical form: the call is malformed
     ├── BundleError                 at activation: last-known-good stays; at start without one: everything is blocked
     │   └── BundleSignatureError BundleRollbackError BundleExpiredError BundleFormatError

@@ -1,4 +1,4 @@
-"""Run an allowed call: in the runner's sandbox, in an adapter, or in the core itself. Cut and counted on the way out."""
+"""Run an allowed call: in the runner's sandbox, in an adapter, or in the core itself. Cut and counted at the end."""
 
 from __future__ import annotations
 
@@ -98,7 +98,9 @@ class Execution:
         state, text = found
         if text is not None:
             return bounded(ToolResult(text, is_error=state not in {"done", "done_ok"}))
-        return ToolResult(json.dumps({"id": wanted, "state": state, "next": _NEXT.get(state, "Nothing more will come.")}))
+        return ToolResult(
+            json.dumps({"id": wanted, "state": state, "next": _NEXT.get(state, "Nothing more will come.")})
+        )
 
     async def _killable[T](self, job: str, work: Any) -> T:
         try:

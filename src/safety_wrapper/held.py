@@ -80,9 +80,7 @@ class Held:
             result = await run
         except asyncio.CancelledError:
             result = ToolResult("Aborted.", is_error=True)
-        await self.engine.ledger.write(
-            lambda txn: jobs.finish_job(txn, job, ok=not result.is_error, text=result.text)
-        )
+        await self.engine.ledger.write(lambda txn: jobs.finish_job(txn, job, ok=not result.is_error, text=result.text))
 
     async def decide(
         self, request: str, *, decision: str, by: str, shown_digest: str, comment: str | None
@@ -101,7 +99,12 @@ class Held:
             if judged is not None and judged.epoch != owner.view(txn).epoch:
                 raise StaleError
             decided = approvals.decide(
-                txn, request, decision=decision, by=by, shown_digest=shown_digest, comment=comment  # type: ignore[arg-type]
+                txn,
+                request,
+                decision=decision,
+                by=by,
+                shown_digest=shown_digest,
+                comment=comment,  # type: ignore[arg-type]
             )
             starts = decided.changed and decided.own_tool and decided.state == "approved"
             return decided, approvals.begin_execution(txn, request) if starts else None
@@ -155,9 +158,7 @@ class Held:
             result = ToolResult("Stopped while it ran; it may have run in part.", is_error=True)
         facts = {key: value for key, value in result.facts.items() if isinstance(value, int | str | None)}
         await self.engine.ledger.write(
-            lambda txn: approvals.finish_execution(
-                txn, request, ok=not result.is_error, text=result.text, facts=facts
-            )
+            lambda txn: approvals.finish_execution(txn, request, ok=not result.is_error, text=result.text, facts=facts)
         )
         self.on_finished(request)
 
@@ -182,4 +183,4 @@ def proposal_of(stored: bytes, tenant: str, request: str) -> Proposal:
     kind = ToolKind(data["kind"])
     own = kind is ToolKind.OWN_TOOL
     tool = offered_name(data["tool"]) if own else data["tool"]
-    return Proposal(request, tool, own, kind, data["params"], CallContext(tenant, **data["context"]))
+    return Proposal(request, tool, kind, data["params"], CallContext(tenant, **data["context"]))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import grp
 import os
 import pwd
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -55,6 +57,7 @@ def become(identity: Identity, groups: tuple[int, ...] = ()) -> None:
     if os.getuid() == 0 or os.geteuid() == 0:
         raise ConfigError("this process must not run as root", do="set users in the configuration")
     os.umask(0o077)
+    _end_with_parent()
 
 
 def admits_gateway(who: Identities) -> Callable[[Peer], bool]:
@@ -77,6 +80,12 @@ def admits_admin(who: Identities) -> Callable[[Peer], bool]:
         return peer.uid == who.core.uid
 
     return admit
+
+
+def _end_with_parent() -> None:
+    """When the supervisor is killed, its children end too. Set after the uid changed, since that clears it."""
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGTERM)
 
 
 def _in_group(peer: Peer, gid: int) -> bool:

@@ -16,7 +16,7 @@ DecisionId = NewType("DecisionId", str)
 RequestId = NewType("RequestId", str)
 
 #: A value as JSON knows it, after strict parsing: no NaN, no lone surrogate, no duplicate key.
-type Json = None | bool | int | float | str | list[Json] | dict[str, Json]
+type Json = bool | int | float | str | list[Json] | dict[str, Json] | None
 
 
 class SafetyClass(IntEnum):
@@ -70,8 +70,24 @@ class ToolKind(StrEnum):
 
 EFFECT_KINDS: Final = frozenset({"read", "write", "delete", "execute", "send", "control", "pay"})
 RESOURCES: Final = frozenset(
-    """path host url recipient table database container image volume unit package account channel record
-    process control""".split()
+    [
+        "path",
+        "host",
+        "url",
+        "recipient",
+        "table",
+        "database",
+        "container",
+        "image",
+        "volume",
+        "unit",
+        "package",
+        "account",
+        "channel",
+        "record",
+        "process",
+        "control",
+    ]
 )
 
 

@@ -23,6 +23,7 @@ from safety_wrapper.model import (
 )
 from safety_wrapper.naming import dotted_name, offered_name
 from safety_wrapper.policy import Bundle, ToolEntry
+from safety_wrapper.policy.bundle import thaw
 from safety_wrapper.secrets import contains_reference
 
 NO_DEFINITION: Final = "0" * 64
@@ -37,10 +38,14 @@ class Proposal:
 
     tool_call_id: str
     tool: str
-    own: bool
     kind: ToolKind
     params: Mapping[str, Any]
     context: CallContext
+
+    @property
+    def own(self) -> bool:
+        """True for one of our own tools, under the name that models are offered."""
+        return self.kind is ToolKind.OWN_TOOL
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +58,12 @@ class Catalogue:
     @classmethod
     def of(cls, bundle: Bundle) -> Catalogue:
         """Compile every schema once, at activation."""
-        validators = {key: jsonschema_rs.validator_for(_plain(entry.params)) for key, entry in bundle.tools.items()}
+        validators = {key: jsonschema_rs.validator_for(thaw(entry.params)) for key, entry in bundle.tools.items()}
         return cls(bundle, validators)
 
     def find(self, proposal: Proposal) -> tuple[str, ToolEntry] | None:
         """The registry key and entry of a proposal. Names are compared exactly."""
-        if proposal.own:
-            key = dotted_name(proposal.tool)
-        else:
-            key = f"{proposal.kind.value}:{proposal.tool}"
+        key = dotted_name(proposal.tool) if proposal.own else f"{proposal.kind.value}:{proposal.tool}"
         entry = self.bundle.tools.get(key) if key else None
         if key is None or entry is None or (entry.kind is ToolKind.OWN_TOOL) is not proposal.own:
             return None
@@ -165,12 +167,3 @@ def _has_nul(canonical: bytes) -> bool:
 
 def _is_own(entry: ToolEntry) -> bool:
     return entry.kind is ToolKind.OWN_TOOL
-
-
-def _plain(value: Any) -> Any:
-    """Frozen mappings as plain ones: the schema compiler takes dict and list only."""
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return value

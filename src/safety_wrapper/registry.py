@@ -140,7 +140,7 @@ def vet(plugins: Mapping[str, object], contents: Mapping[str, str] | None = None
         impls = reversed(getattr(manager.hook, hook).get_hookimpls())
         implementations[hook] = tuple(_vetted(hook, impl) for impl in impls)
     if process == "core":
-        implementations.update({hook: () for hook in hookspecs.VAULT_HOOKS})
+        implementations.update(dict.fromkeys(hookspecs.VAULT_HOOKS, ()))
     owners = _owners(implementations["register_tools"])
     digest = hashlib.sha256(
         json.dumps(

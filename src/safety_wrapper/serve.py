@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from safety_wrapper import dispatch, identity, registry
+from safety_wrapper import dispatch, identity, reasons, registry
 from safety_wrapper.bridge import agent, openclaw
 from safety_wrapper.bridge.admin import Admin
 from safety_wrapper.bridge.core import Core
@@ -21,12 +21,13 @@ from safety_wrapper.errors import SafetyError
 from safety_wrapper.execution import Execution
 from safety_wrapper.held import Held
 from safety_wrapper.ledger import Ledger, LedgerKeys, SystemClock, approvals
+from safety_wrapper.model import Decision
 from safety_wrapper.policy import Bundle
 from safety_wrapper.policy_in_force import PolicyInForce
 from safety_wrapper.rate import Buckets
 from safety_wrapper.registry import AllowedPlugin
 from safety_wrapper.runner.client import RunnerClient
-from safety_wrapper.settle import Limits
+from safety_wrapper.settle import Judgement, Limits
 from safety_wrapper.standing import Standing
 
 HOUSEKEEPING_S: Final = 5.0
@@ -54,7 +55,9 @@ async def _serve(config: Config, plan: dispatch.Plan) -> None:
         core, policy = _assemble(config, plan, ledger)
         await policy.start()
         await ledger.write(
-            lambda txn: txn.audit("plan", body={"plan_sha256": plan.digest, "plugins": [p.name for p in config.plugins]})
+            lambda txn: txn.audit(
+                "plan", body={"plan_sha256": plan.digest, "plugins": [p.name for p in config.plugins]}
+            )
         )
         await _listen_until_stopped(config, who, core, policy)
     finally:
@@ -64,20 +67,30 @@ async def _serve(config: Config, plan: dispatch.Plan) -> None:
 def _assemble(config: Config, plan: dispatch.Plan, ledger: Ledger) -> tuple[Core, PolicyInForce]:
     standing = Standing(ledger, config.paths.stop_file, lambda: int(time.time()))
     execution = Execution(RunnerClient(config.paths.runner_socket), ledger, plan, config.runner.limits)
-    limits = Limits(
-        config.gateway.spawn.max_depth, config.gateway.spawn.child_calls, config.limits.pending_per_agent
-    )
+    limits = Limits(config.gateway.spawn.max_depth, config.gateway.spawn.child_calls, config.limits.pending_per_agent)
     workspaces = {name: settings.workspace for name, settings in config.gateway.agents.items()}
-    engine = Engine(ledger, plan, standing, execution, limits, workspaces)
+
+    def asked(judged: Judgement, decision: Decision) -> None:
+        """A new request waits: tell the administrator's screens and whoever else notifies."""
+        request = str(decision.request)
+        core.on_opened(request)
+        dispatch.observe(
+            plan,
+            "notify_approval",
+            request=request,
+            title=reasons.title(judged.call, judged.classification),
+            safety_class=decision.safety_class.name,
+            expires_in_s=decision.expires_in_s or 0,
+        )
+
+    engine = Engine(ledger, plan, standing, execution, limits, workspaces, on_request=asked)
     held = Held(engine, config.tenant, config.limits.execute_s)
     buckets = Buckets(config.limits.calls_per_s, config.limits.burst)
     core = Core(config, engine, held, buckets, openclaw.shim_sha256())
-    return core, PolicyInForce(config, engine, ledger, standing)
+    return core, PolicyInForce(config, plan, ledger, standing)
 
 
-async def _listen_until_stopped(
-    config: Config, who: identity.Identities, core: Core, policy: PolicyInForce
-) -> None:
+async def _listen_until_stopped(config: Config, who: identity.Identities, core: Core, policy: PolicyInForce) -> None:
     async def activate(path: Path) -> Bundle:
         return await policy.activate(path)
 
@@ -128,4 +141,3 @@ def notify_systemd(state: str) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock, contextlib.suppress(OSError):
         sock.connect(address.replace("@", "\0", 1) if address.startswith("@") else address)
         sock.send(state.encode())
-

@@ -57,13 +57,22 @@ class StaleError(Exception):
     """The owner said something else since the judgement: judge again."""
 
 
-def settle(txn: Txn, judged: Judgement, decision_id: DecisionId, limits: Limits) -> Decision:
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A recorded decision. ``new_request``: the owner has not been told of its request yet."""
+
+    decision: Decision
+    new_request: bool
+
+
+def settle(txn: Txn, judged: Judgement, decision_id: DecisionId, limits: Limits) -> Settled:
     """Turn a judgement into a recorded Decision. Raises StaleError; any other exception leaves nothing behind."""
     if judged.epoch is not None and judged.epoch != owner.view(txn).epoch:
         raise StaleError
     decision = _draft(judged, decision_id, txn.now)
+    new_request = False
     if decision.outcome is Outcome.REQUIRE_APPROVAL:
-        decision = _ask(txn, judged, decision, limits)
+        decision, new_request = _ask(txn, judged, decision, limits)
     if decision.outcome is Outcome.ALLOW:
         decision = _spend(txn, judged, decision, limits)
     call = judged.call
@@ -71,7 +80,7 @@ def settle(txn: Txn, judged: Judgement, decision_id: DecisionId, limits: Limits)
         "decision", agent=call.context.agent, session=call.context.session, ref=decision.id,
         body={**decision_body(decision), "tool": call.tool, "kind": call.kind.value, "run": call.context.run},
     )  # fmt: skip
-    return decision
+    return Settled(decision, new_request)
 
 
 def _draft(judged: Judgement, decision_id: DecisionId, now: int) -> Decision:
@@ -100,7 +109,7 @@ def unrecorded(judged: Judgement, rule: str, reason: str) -> Decision:
     return _refuse(_draft(judged, DecisionId("dec_unrecorded"), 0), rule, reason)
 
 
-def _ask(txn: Txn, judged: Judgement, decision: Decision, limits: Limits) -> Decision:
+def _ask(txn: Txn, judged: Judgement, decision: Decision, limits: Limits) -> tuple[Decision, bool]:
     """A built-in may hold a grant for exactly this call; otherwise the owner is asked."""
     call, c = judged.call, judged.classification
     own = call.kind is ToolKind.OWN_TOOL
@@ -113,7 +122,7 @@ def _ask(txn: Txn, judged: Judgement, decision: Decision, limits: Limits) -> Dec
             tool_call_id=call_key(call),
         )
         if grant is not None:
-            return replace(decision, outcome=Outcome.ALLOW, request=RequestId(grant), reason=reasons.allowed(c))
+            return replace(decision, outcome=Outcome.ALLOW, request=RequestId(grant), reason=reasons.allowed(c)), False
     opened = approvals.open_request(
         txn,
         approvals.NewRequest(
@@ -134,15 +143,17 @@ def _ask(txn: Txn, judged: Judgement, decision: Decision, limits: Limits) -> Dec
         ),
     )
     if opened.state == "cooldown":
-        return _refuse(decision, SW_CONTROL, "the owner said no to this call a short while ago. Do something else.")
+        why = "the owner said no to this call a short while ago. Do something else."
+        return _refuse(decision, SW_CONTROL, why), False
     if opened.state == "flood":
-        return _refuse(decision, SW_FLOOD, "too many requests of this agent wait for the owner already.")
-    return replace(
+        return _refuse(decision, SW_FLOOD, "too many requests of this agent wait for the owner already."), False
+    asked = replace(
         decision,
         request=RequestId(opened.id),
         expires_in_s=opened.expires_in_s,
         reason=reasons.held(c, opened.id) if own else _held_builtin(c, opened.id),
     )
+    return asked, not opened.repeated
 
 
 def _held_builtin(classification: Classification, request: str) -> str:
@@ -203,7 +214,9 @@ def decision_body(decision: Decision) -> dict[str, Any]:
         "outcome": decision.outcome.wire,
         "class": decision.safety_class.name,
         "external": decision.external,
-        "effects": [{"kind": e.kind, "resource": e.resource, "value": reasons.visible(e.value)} for e in decision.effects[:64]],
+        "effects": [
+            {"kind": e.kind, "resource": e.resource, "value": reasons.visible(e.value)} for e in decision.effects[:64]
+        ],
         "rules": list(decision.rules),
         "opaque": decision.opaque,
         "level": int(decision.level),

@@ -153,7 +153,6 @@ def _run_child(child: Child) -> None:
     try:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
-        _die_with_parent()
         child.main()
         code = 0
     except SafetyError as exc:
@@ -162,18 +161,12 @@ def _run_child(child: Child) -> None:
         code = 130
     except BaseException as exc:  # noqa: BLE001 - a forked child must end here, whatever happened
         last = traceback.extract_tb(exc.__traceback__)[-1]
-        sys.stderr.write(f"safety-wrapper {child.name}: {type(exc).__name__} at {Path(last.filename).name}:{last.lineno}\n")
+        sys.stderr.write(
+            f"safety-wrapper {child.name}: {type(exc).__name__} at {Path(last.filename).name}:{last.lineno}\n"
+        )
     finally:
         sys.stderr.flush()
         os._exit(code)
-
-
-def _die_with_parent() -> None:
-    """When the supervisor is killed, its children end too: nothing is left that nobody watches."""
-    import ctypes
-
-    pr_set_pdeathsig = 1
-    ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGTERM)
 
 
 def _ended(pid: int) -> bool:

@@ -51,9 +51,9 @@ def server(core: Core, admit: Callable[[Peer], bool]) -> Server:
         "persist": lambda r: before_message_write.persist(core, wire.read(wire.Persist, r.body)),
         "send": lambda r: message_sending.send(core, wire.read(wire.Send, r.body)),
         "observe": lambda r: _observe(core, r),
-        "cancel": lambda r: _cancel(r),
+        "cancel": _cancel,
     }
-    return Server(verbs, admit=admit, limits=LIMITS, on_fault=lambda exc: None)
+    return Server(verbs, admit=admit, limits=LIMITS)
 
 
 async def _hello(core: Core, request: Request) -> dict[str, Any]:
@@ -66,7 +66,7 @@ async def _hello(core: Core, request: Request) -> dict[str, Any]:
 async def _execute(core: Core, request: Request) -> dict[str, Any]:
     body = wire.read(wire.Execute, request.body)
     context = core.context(body.context)
-    proposal = Proposal(body.tool_call_id, body.tool, True, ToolKind.OWN_TOOL, body.params, context)
+    proposal = Proposal(body.tool_call_id, body.tool, ToolKind.OWN_TOOL, body.params, context)
     if (refusal := await _not_now(core, request, proposal)) is not None:
         return refusal
     running: dict[str, asyncio.Task[Answer]] = request.connection.state["running"]
@@ -90,7 +90,7 @@ async def _execute(core: Core, request: Request) -> dict[str, Any]:
 async def _decide(core: Core, request: Request) -> dict[str, Any]:
     body = wire.read(wire.Decide, request.body)
     context = core.context(body.context)
-    proposal = Proposal(body.tool_call_id, body.tool, False, ToolKind(body.kind), body.params, context)
+    proposal = Proposal(body.tool_call_id, body.tool, ToolKind(body.kind), body.params, context)
     if (refusal := await _not_now(core, request, proposal)) is not None:
         return refusal
     return await before_tool_call.decide(core, body)

@@ -16,7 +16,7 @@ GATEWAY_RULE: Final = "throws or 15 s: blocked; a malformed answer is an allow; 
 async def decide(core: Core, request: Decide) -> dict[str, Any]:
     """Decide a built-in's call. On allow the answer carries the very params that were decided."""
     context = core.context(request.context)
-    proposal = Proposal(request.tool_call_id, request.tool, False, ToolKind(request.kind), request.params, context)
+    proposal = Proposal(request.tool_call_id, request.tool, ToolKind(request.kind), request.params, context)
     _, decision = await core.engine.decide(proposal)
     answer: dict[str, Any] = {"decision": decision_body(decision)}
     if decision.outcome is Outcome.ALLOW:

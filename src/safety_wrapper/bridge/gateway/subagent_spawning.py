@@ -1,4 +1,4 @@
-"""``subagent_spawning``: removed upstream. The gate is before_tool_call on ``sessions_spawn``; here a child is adopted."""
+"""``subagent_spawning``: removed upstream. Gated as before_tool_call of ``sessions_spawn``; here a child is adopted."""
 
 from __future__ import annotations
 
