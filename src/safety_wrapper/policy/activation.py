@@ -3,18 +3,19 @@
 The laws stand in :func:`judge` and in the functions over :class:`State`; they read no clock and no file. The version
 floor is a row of the ledger: the caller passes it in and raises it. Reading and writing is at the end of the file.
 
-Order of an activation, so that a crash at any point leaves a bundle that loads: :func:`stage` (judge, run the suite,
-write the folder, durable) → the ledger raises the floor in the transaction that records the activation →
-:func:`point` (``current``, a convenience). A start loads the floor's bundle, whatever ``current`` says.
+Order of an activation, so that a crash at any point leaves a bundle that loads: :func:`judge_folder` → its own suite
+→ :func:`install` (durable) → the ledger raises the floor in the transaction that records the activation. A start
+loads the floor's bundle, whatever ``current`` says; ``current`` counts only where nothing was ever in force.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import secrets
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +24,6 @@ from typing import Final, Protocol
 from safety_wrapper.errors import BundleError, BundleExpiredError, BundleFormatError, BundleRollbackError
 from safety_wrapper.policy.bundle import MAX_BUNDLE_BYTES, Bundle, parse
 from safety_wrapper.policy.signing import MAX_SIGNATURE_BYTES, Trust, verify
-from safety_wrapper.policy.suite import Failure
 
 GRACE_S: Final = 30 * 24 * 3600
 CURRENT: Final = "current"
@@ -126,56 +126,47 @@ def load_installed(bundle_dir: Path, trust: Trust, floor: Floor | None, now: int
     return Loaded(bundle, freshness(bundle, now))
 
 
-def stage(
-    source_dir: Path,
-    bundle_dir: Path,
-    *,
-    trust: Trust,
-    floor: Floor | None,
-    now: int,
-    check: Callable[[Bundle], Sequence[Failure]],
-) -> Loaded:
-    """Judge the bundle in ``source_dir``, run ``check`` (its suite) and write it durably below ``bundle_dir``.
+def judge_folder(source_dir: Path, trust: Trust, floor: Floor | None, now: int) -> Bundle:
+    """Read ``bundle.json`` and ``bundle.sig`` of a folder and :func:`judge` them. Changes nothing."""
+    with _opened(source_dir) as source:
+        return judge(*_read_files(source), trust, floor, now)
 
-    Raises a BundleError and leaves what is installed alone. Doing it again changes nothing.
+
+def install(source_dir: Path, bundle_dir: Path, bundle: Bundle, trust: Trust) -> None:
+    """Write the judged ``bundle`` durably below ``bundle_dir`` and point ``current`` to it.
+
+    The files are read again, and must be those that were judged. Raises a BundleError and leaves what is installed
+    alone. Doing it again changes nothing.
     """
     with _opened(source_dir) as source:
-        data, signatures = (
-            _read(source, BUNDLE_FILE, MAX_BUNDLE_BYTES),
-            _read(source, SIGNATURE_FILE, MAX_SIGNATURE_BYTES),
-        )
-    bundle = judge(data, signatures, trust, floor, now)
-    failures = check(bundle)
-    if failures:
-        raise BundleFormatError(f"{len(failures)} of the bundle's own cases fail, first {failures[0].case}")
-    with _opened(bundle_dir) as top, _writing():
-        _write_folder(top, folder_name(bundle.version, bundle.sha256), data, signatures)
-    return Loaded(bundle, freshness(bundle, now))
+        data, signatures = _read_files(source)
+    if hashlib.sha256(data).hexdigest() != bundle.sha256:
+        raise BundleFormatError("bundle.json changed while it was being installed")
+    verify(data, signatures, trust)
+    lay_down(data, signatures, bundle_dir)
 
 
-def point(bundle_dir: Path, bundle: Bundle) -> None:
-    """Let ``current`` name the folder of ``bundle``, atomically and durably. Raises BundleError."""
+def lay_down(data: bytes, signatures: bytes, bundle_dir: Path) -> Path:
+    """Write compiled bytes and their signatures as the installed bundle; its folder.
+
+    Judges nothing but the format: for a new installation, whose start will judge. Raises a BundleError.
+    """
+    bundle = parse(data)
     name = folder_name(bundle.version, bundle.sha256)
-    with _opened(bundle_dir) as top, _writing():
-        fresh = f".new-{secrets.token_hex(8)}"
-        os.symlink(name, fresh, dir_fd=top)
-        os.replace(fresh, CURRENT, src_dir_fd=top, dst_dir_fd=top)
-        os.fsync(top)
+    try:
+        with _opened(bundle_dir) as top:
+            _write_folder(top, name, data, signatures)
+            _point(top, name)
+    except OSError as exc:
+        raise BundleError(f"the bundle can't be written: {exc.strerror}", do="look at the bundle folder") from exc
+    return bundle_dir / name
 
 
-def install(
-    source_dir: Path,
-    bundle_dir: Path,
-    *,
-    trust: Trust,
-    floor: Floor | None,
-    now: int,
-    check: Callable[[Bundle], Sequence[Failure]],
-) -> Loaded:
-    """:func:`stage` and :func:`point` in one, for a place where no ledger keeps a floor yet."""
-    loaded = stage(source_dir, bundle_dir, trust=trust, floor=floor, now=now, check=check)
-    point(bundle_dir, loaded.bundle)
-    return loaded
+def _point(top: int, name: str) -> None:
+    fresh = f".new-{secrets.token_hex(8)}"
+    os.symlink(name, fresh, dir_fd=top)
+    os.replace(fresh, CURRENT, src_dir_fd=top, dst_dir_fd=top)
+    os.fsync(top)
 
 
 def _current(top: int) -> str:
@@ -191,7 +182,11 @@ def _current(top: int) -> str:
 
 def _read_pair(top: int, name: str) -> tuple[bytes, bytes]:
     with _opened(name, dir_fd=top) as folder:
-        return _read(folder, BUNDLE_FILE, MAX_BUNDLE_BYTES), _read(folder, SIGNATURE_FILE, MAX_SIGNATURE_BYTES)
+        return _read_files(folder)
+
+
+def _read_files(folder: int) -> tuple[bytes, bytes]:
+    return _read(folder, BUNDLE_FILE, MAX_BUNDLE_BYTES), _read(folder, SIGNATURE_FILE, MAX_SIGNATURE_BYTES)
 
 
 def _read(folder: int, name: str, limit: int) -> bytes:
@@ -221,14 +216,6 @@ def _opened(path: Path | str, *, dir_fd: int | None = None) -> Iterator[int]:
         yield fd
     finally:
         os.close(fd)
-
-
-@contextmanager
-def _writing() -> Iterator[None]:
-    try:
-        yield
-    except OSError as exc:
-        raise BundleError(f"the bundle can't be written: {exc.strerror}") from exc
 
 
 def _write_folder(top: int, name: str, data: bytes, signatures: bytes) -> None:
