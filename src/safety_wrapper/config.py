@@ -6,6 +6,7 @@ Daemons read JSON only; YAML is for people and the command line.
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 from collections.abc import Mapping
@@ -14,7 +15,8 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from safety_wrapper.errors import ConfigError
+from safety_wrapper.canonical import parse_strict
+from safety_wrapper.errors import CanonicalError, ConfigError
 
 ENV_PREFIX: Final = "SAFETY_WRAPPER_"
 #: Names the command line uses for itself, which are no settings.
@@ -28,7 +30,7 @@ User = Annotated[str | int, Field(union_mode="left_to_right")]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, allow_inf_nan=False, hide_input_in_errors=True)
 
 
 class Paths(_Section):
@@ -93,12 +95,12 @@ class PluginEntry(_Section):
 
 class BundleKey(_Section):
     kid: Name
-    ed25519: str = Field(pattern=r"^[A-Za-z0-9_-]{43}$", description="raw public key, base64url without padding")
+    ed25519: str = Field(pattern=r"^[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]$", description="raw public key, base64url without padding")
 
 
 class Trust(_Section):
     bundle_keys: list[BundleKey] = []
-    threshold: int = Field(1, ge=1)
+    threshold: int = Field(default=1, ge=1)
 
 
 class Agent(_Section):
@@ -108,8 +110,8 @@ class Agent(_Section):
 class Spawn(_Section):
     """What children an agent may have in the built-in profile. 0 means none."""
 
-    max_depth: int = Field(0, ge=0, le=8)
-    child_calls: int = Field(0, ge=0)
+    max_depth: int = Field(default=0, ge=0, le=8)
+    child_calls: int = Field(default=0, ge=0)
 
 
 class Gateway(_Section):
@@ -128,38 +130,45 @@ class Bind(_Section):
     to: Path
     mode: Literal["ro", "rw"] = "ro"
 
+    @field_validator("source", "to")
+    @classmethod
+    def _absolute(cls, path: Path) -> Path:
+        if not path.is_absolute():
+            raise ValueError("must be absolute")
+        return path
+
 
 class RunnerLimits(_Section):
-    wall_s: int = Field(60, ge=1, le=24 * 3600)
-    cpu_s: int = Field(60, ge=1)
-    memory_bytes: int = Field(512 * 1024**2, ge=16 * 1024**2)
-    total_memory_bytes: int = Field(1024 * 1024**2, ge=16 * 1024**2)
-    processes: int = Field(64, ge=1, le=4096)
-    output_bytes: int = Field(1024**2, ge=1024)
-    file_bytes: int = Field(256 * 1024**2, ge=1024)
-    open_files: int = Field(256, ge=16)
-    concurrent: int = Field(8, ge=1, le=64)
+    wall_s: int = Field(default=60, ge=1, le=24 * 3600)
+    cpu_s: int = Field(default=60, ge=1)
+    memory_bytes: int = Field(default=512 * 1024**2, ge=16 * 1024**2)
+    total_memory_bytes: int = Field(default=1024 * 1024**2, ge=16 * 1024**2)
+    processes: int = Field(default=64, ge=1, le=4096)
+    output_bytes: int = Field(default=1024**2, ge=1024)
+    file_bytes: int = Field(default=256 * 1024**2, ge=1024)
+    open_files: int = Field(default=256, ge=16)
+    concurrent: int = Field(default=8, ge=1, le=64)
 
 
 class RunnerProfile(_Section):
     name: Name
     binds: list[Bind] = []
     network: Literal[False] = False
-    tmp_bytes: int = Field(64 * 1024**2, ge=1024**2)
+    tmp_bytes: int = Field(default=64 * 1024**2, ge=1024**2)
 
 
 class Runner(_Section):
     profiles: list[RunnerProfile] = []
     limits: RunnerLimits = RunnerLimits()
-    cgroup: Path | None = Field(None, description="a delegated cgroup; found by itself when None")
+    cgroup: Path | None = Field(default=None, description="a delegated cgroup; found by itself when None")
 
 
 class Limits(_Section):
-    calls_per_s: float = Field(20, gt=0)
-    burst: int = Field(60, ge=1)
-    pending_per_agent: int = Field(10, ge=1)
-    retention_days: int = Field(400, ge=1)
-    execute_s: float = Field(60.0, gt=0)
+    calls_per_s: float = Field(default=20, gt=0)
+    burst: int = Field(default=60, ge=1)
+    pending_per_agent: int = Field(default=10, ge=1)
+    retention_days: int = Field(default=400, ge=1)
+    execute_s: float = Field(default=60.0, gt=0)
 
 
 class Config(_Section):
@@ -181,18 +190,22 @@ def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> C
     """Read the configuration. Raises ConfigError naming the key at fault, never its value."""
     path = path or Path(environ.get("SAFETY_WRAPPER_CONFIG", DEFAULT_PATH))
     try:
-        data = json.loads(path.read_bytes())
+        data = parse_strict(path.read_bytes())
     except OSError as exc:
         raise ConfigError(f"{path}: {exc.strerror}", do="run `safety-wrapper config apply`, or give --config") from exc
-    except ValueError as exc:
-        raise ConfigError(f"{path}: not JSON", do="run `safety-wrapper config apply` again") from exc
+    except CanonicalError as exc:
+        raise ConfigError(f"{path}: {exc.message}", do="run `safety-wrapper config apply` again") from None
     return parse(data, environ, origin=str(path))
 
 
 def parse(data: Any, environ: Mapping[str, str] = os.environ, *, origin: str = "configuration") -> Config:
-    """Check configuration data with the environment on top: ``SAFETY_WRAPPER_<PATH>__<KEY>``, as JSON or text."""
+    """Check configuration data with the environment on top: ``SAFETY_WRAPPER_<PATH>__<KEY>``, values as JSON or text.
+
+    ``data`` stays as it is. Raises ConfigError naming the key at fault; neither its text nor its cause holds a value.
+    """
     if not isinstance(data, dict):
         raise ConfigError(f"{origin}: must be one object")
+    data = copy.deepcopy(data)
     for variable, text in sorted(environ.items()):
         if variable.startswith(ENV_PREFIX) and variable not in ENV_OTHER:
             _overlay(data, variable[len(ENV_PREFIX) :].lower().split("__"), text, variable)
@@ -204,7 +217,7 @@ def parse(data: Any, environ: Mapping[str, str] = os.environ, *, origin: str = "
         )
         raise ConfigError(
             f"{origin}: {faults}", do="correct these keys, then run `safety-wrapper config apply`"
-        ) from exc
+        ) from None
     _cross_check(config, origin)
     return config
 
@@ -220,8 +233,8 @@ def _overlay(data: dict[str, Any], keys: list[str], text: str, variable: str) ->
         if not isinstance(data, dict):
             raise ConfigError(f"{variable}: {key} is no section")
     try:
-        data[keys[-1]] = json.loads(text)
-    except ValueError:
+        data[keys[-1]] = parse_strict(text.encode("utf-8", "surrogateescape"))
+    except CanonicalError:
         data[keys[-1]] = text
 
 
@@ -232,5 +245,12 @@ def _cross_check(config: Config, origin: str) -> None:
     for agent, settings in config.gateway.agents.items():
         if settings.workspace not in names:
             raise ConfigError(f"{origin}: gateway.agents.{agent}.workspace: no such runner profile")
-    if config.trust.threshold > max(1, len(config.trust.bundle_keys)):
+    plugins = [plugin.name for plugin in config.plugins]
+    if len(set(plugins)) != len(plugins):
+        raise ConfigError(f"{origin}: plugins: two entries of one name")
+    # else one key under two names could be counted as two signers
+    keys = config.trust.bundle_keys
+    if len({key.kid for key in keys}) != len(keys) or len({key.ed25519 for key in keys}) != len(keys):
+        raise ConfigError(f"{origin}: trust.bundle_keys: a key or its name stands there twice")
+    if config.trust.threshold > max(1, len(keys)):
         raise ConfigError(f"{origin}: trust.threshold: more than there are keys")

@@ -39,11 +39,11 @@ def decide(
     """The outcome of one call.
 
     ``fault`` stands for whatever kept the call from being judged (unlisted, malformed, no bundle, a stage that
-    failed): block. ``objections`` can only make the answer stricter. Total over the types; O(objections).
-    Source: DESIGN §3.
+    failed): block; so does a level that is none. ``objections`` can only make the answer stricter.
+    Total; O(objections). Source: DESIGN §3.
     """
-    if fault:
-        return Outcome.BLOCK
+    if fault or not AutonomyLevel.TRAINING_WHEELS <= level <= AutonomyLevel.FULL_AUTONOMY:
+        return Outcome.BLOCK  # 0 would index the last column of the table, which is the freest
     final = effective_class(safety_class, external=external)
     outcome = TABLE[final][level - 1]
     leaves = external or final is SafetyClass.YELLOW_EXTERNAL

@@ -7,13 +7,14 @@ late answer of one implementation is a fault of the stage; what that means stand
 from __future__ import annotations
 
 import asyncio
+import inspect
+import os
 import signal
 import threading
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import FrameType, MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from safety_wrapper.errors import AdapterError, ClassifyError, DeadlineError, StageError
 from safety_wrapper.hookspecs import CONTRACTS
@@ -28,6 +29,12 @@ from safety_wrapper.model import (
     ToolCall,
     ToolResult,
 )
+
+#: What a plugin can raise that is its own fault. KeyboardInterrupt is the user's, and a late answer has its own type.
+_FAULTS: Final = (Exception, SystemExit, GeneratorExit, asyncio.CancelledError)
+
+
+_CLASSIFY_MS: Final = CONTRACTS["classify_tool_call"].budget_ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,23 +71,24 @@ def classify(plan: Plan, call: ToolCall, policy: Any) -> Classification:
     Raises ClassifyError when one fails, answers with another type, or nobody has an opinion; DeadlineError when
     one is late. The caller blocks on either. Hot path.
     """
-    answers: list[Classification] = []
     try:
-        with time_limit(CONTRACTS["classify_tool_call"].budget_ms):
-            for classifier in plan.classifiers:
-                answer = classifier(call, policy)
-                if answer is not None:
-                    answers.append(answer)
+        answers = call_within(_CLASSIFY_MS, _ask, plan.classifiers, call, policy)
     except DeadlineError:
         raise
-    except Exception as exc:
+    except _FAULTS as exc:
         raise ClassifyError("a classifier failed") from exc
     for answer in answers:
         if not _is_classification(answer):
+            _discard(answer)
             raise ClassifyError("a classifier answered with a wrong type")
     if not answers:
         raise ClassifyError("no classifier has an opinion")
     return answers[0] if len(answers) == 1 else combine(answers)
+
+
+def _ask(functions: Sequence[Callable[..., Any]], *arguments: Any) -> list[Any]:
+    """Every answer that is one."""
+    return [answer for function in functions if (answer := function(*arguments)) is not None]
 
 
 def combine(answers: Sequence[Classification]) -> Classification:
@@ -106,18 +114,17 @@ def object_to(plan: Plan, hook: str, **arguments: Any) -> tuple[Objection, ...]:
     Raises StageError on any fault: what was asked for must not happen.
     """
     objections: list[Objection] = []
-    contract = CONTRACTS[hook]
     for impl in plan.hooks[hook]:
         try:
-            with time_limit(contract.budget_ms):
-                answer = impl.function(**{name: arguments[name] for name in impl.argnames})
+            answer = _call(impl, hook, arguments)
         except DeadlineError:
             raise
-        except Exception as exc:
+        except _FAULTS as exc:
             raise StageError(f"{hook} failed") from exc
         if answer is None:
             continue
-        if type(answer) is not Objection or type(answer.outcome) is not Outcome:
+        if not _is_objection(answer):
+            _discard(answer)
             raise StageError(f"{hook} answered with a wrong type")
         objections.append(answer)
     return tuple(sorted(objections, key=lambda o: (-o.outcome, o.rule, o.reason)))
@@ -128,9 +135,8 @@ def observe(plan: Plan, hook: str, **arguments: Any) -> tuple[str, ...]:
     failed: list[str] = []
     for impl in plan.hooks[hook]:
         try:
-            with time_limit(CONTRACTS[hook].budget_ms):
-                impl.function(**{name: arguments[name] for name in impl.argnames})
-        except Exception:
+            _discard(_call(impl, hook, arguments))
+        except _FAULTS:
             failed.append(impl.plugin)
     return tuple(failed)
 
@@ -140,12 +146,14 @@ def health(plan: Plan) -> tuple[Health, ...]:
     checks: list[Health] = []
     for impl in plan.hooks["check_health"]:
         try:
-            with time_limit(CONTRACTS["check_health"].budget_ms):
-                answer = impl.function()
-            if not all(type(check) is Health for check in answer):
-                raise TypeError
+            answer = _call(impl, "check_health", {})
+        except _FAULTS:
+            answer = None
+        # a list or tuple: an iterator would be empty at the second look
+        if type(answer) in {list, tuple} and all(_is_health(check) for check in answer):
             checks.extend(answer)
-        except Exception:
+        else:
+            _discard(answer)
             checks.append(Health(f"plugin {impl.plugin}", ok=False, detail="its health check failed"))
     return tuple(checks)
 
@@ -159,64 +167,112 @@ async def execute(plan: Plan, call: ToolCall, tickets: Sequence[Ticket]) -> Tool
             try:
                 answer: Awaitable[Any] = impl.function(**{name: arguments[name] for name in impl.argnames})
                 result = await answer
-            except (asyncio.CancelledError, StageError):
+            except StageError:
                 raise
-            except Exception as exc:
+            except asyncio.CancelledError as exc:
+                task = asyncio.current_task()
+                if task is None or task.cancelling():
+                    raise
                 raise AdapterError("the tool's adapter failed") from exc
-            if type(result) is not ToolResult or type(result.text) is not str:
+            except _FAULTS as exc:
+                raise AdapterError("the tool's adapter failed") from exc
+            if not _is_result(result):
                 raise AdapterError("the tool's adapter answered with a wrong type")
-            return result
+            checked: ToolResult = result
+            return checked
     raise AdapterError("no plugin runs this tool")
 
 
 # ── a time limit for synchronous plugin code ─────────────────────────────────────────────────────────────────────
-
-#: A hook that overruns is interrupted by a signal; only the main thread can be, and daemons dispatch there.
-_MAIN: Final = threading.main_thread()
-_armed = False
-_fired = False
-
-
-def _on_alarm(signum: int, frame: FrameType | None) -> None:
-    global _fired
-    if _armed:
-        _fired = True
-        raise _LateError
 
 
 class _LateError(BaseException):
     """Not an Exception, so that a plugin's own ``except Exception`` does not swallow it."""
 
 
-def install_time_limits() -> None:
-    """Take SIGALRM for :func:`time_limit`. Called once by a daemon, in its main thread."""
-    signal.signal(signal.SIGALRM, _on_alarm)
+def _end_process() -> NoReturn:
+    os.write(2, b"safety-wrapper: a plugin can't be interrupted; the process ends, so that nothing is allowed\n")
+    os._exit(70)
 
 
-@contextmanager
-def time_limit(budget_ms: int) -> Iterator[None]:
-    """Interrupt synchronous code of this thread after ``budget_ms``; raises DeadlineError.
+@dataclass(slots=True)
+class _Watch:
+    installed: bool = False
+    armed: bool = False
+    fired: int = 0
+    on_stuck: Callable[[], object] = _end_process
 
-    Without :func:`install_time_limits` (a library user, another thread) there is no interruption, and the shim's
-    own deadline still refuses the call. Costs two system calls.
-    """
-    if threading.current_thread() is not _MAIN or signal.getsignal(signal.SIGALRM) is not _on_alarm:
-        yield
+
+#: A hook that overruns is interrupted by a signal; only the main thread can be, and daemons dispatch there.
+_MAIN: Final = threading.main_thread()
+_watch: Final = _Watch()
+_AGAIN_S: Final = 0.05
+#: So often an implementation may swallow its interruption (5 s) before the process is given up.
+_STUCK_AFTER: Final = 100
+
+
+def _on_alarm(_signum: int, frame: FrameType | None) -> None:
+    if not _watch.armed:
         return
-    global _armed, _fired
-    _fired = False
+    _watch.fired += 1
+    if _watch.fired > _STUCK_AFTER:
+        _watch.on_stuck()
+    # Raised in plugin code only: in a line of this file it could break what must not be broken (disarming).
+    if frame is None or frame.f_globals is not globals():
+        raise _LateError
+
+
+def install_time_limits(on_stuck: Callable[[], object] = _end_process) -> None:
+    """Take SIGALRM for :func:`call_within`. Called once by a daemon, in its main thread.
+
+    ``on_stuck`` is called for an implementation that swallows every interruption: by default the process ends, and
+    without a core every call is refused.
+    """
+    signal.signal(signal.SIGALRM, _on_alarm)
+    _watch.on_stuck = on_stuck
+    _watch.installed = True
+
+
+def call_within(budget_ms: int, function: Callable[..., Any], /, *arguments: Any, **named: Any) -> Any:
+    """Call synchronous code and interrupt it after ``budget_ms``; raises DeadlineError, whatever it then answers.
+
+    Without :func:`install_time_limits` (a library user), or in another thread, there is no interruption, and the
+    shim's own deadline still refuses the call. Not to be nested. Costs two system calls.
+    """
+    if not _watch.installed or threading.current_thread() is not _MAIN:
+        return function(*arguments, **named)
+    _watch.fired = 0
+    _watch.armed = True
     try:
-        _armed = True
         # it goes on firing, so that code which swallows the first interruption does not run on
-        signal.setitimer(signal.ITIMER_REAL, budget_ms / 1000, 0.05)
-        yield
-    except _LateError:
-        pass
-    finally:
-        _armed = False
-        signal.setitimer(signal.ITIMER_REAL, 0)
-    if _fired:
+        signal.setitimer(signal.ITIMER_REAL, budget_ms / 1000, _AGAIN_S)
+        answer = function(*arguments, **named)
+    except BaseException:
+        _disarm()
+        if _watch.fired:
+            raise DeadlineError("a plugin did not answer in its time") from None
+        raise
+    _disarm()
+    if _watch.fired:
         raise DeadlineError("a plugin did not answer in its time")
+    return answer
+
+
+def _disarm() -> None:
+    _watch.armed = False
+    signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _call(impl: Implementation, hook: str, arguments: Mapping[str, Any]) -> Any:
+    """One implementation with the arguments that it takes, within its hook's budget."""
+    wanted = {name: arguments[name] for name in impl.argnames}
+    return call_within(CONTRACTS[hook].budget_ms, impl.function, **wanted)
+
+
+def _discard(answer: object) -> None:
+    """Close a coroutine that nobody awaits."""
+    if inspect.iscoroutine(answer):
+        answer.close()
 
 
 def _positional(impl: Implementation, order: tuple[str, ...]) -> Callable[..., Any]:
@@ -238,10 +294,47 @@ def _is_classification(answer: object) -> bool:
         and type(answer.opaque) is bool
         and type(answer.effects) is tuple
         and type(answer.rules) is tuple
-        and all(type(effect) is Effect for effect in answer.effects)
+        and all(_is_effect(effect) for effect in answer.effects)
         and all(type(rule) is str for rule in answer.rules)
         and type(answer.reason) is str
         and type(answer.instead) is str
+    )
+
+
+def _is_effect(effect: object) -> bool:
+    return (
+        type(effect) is Effect
+        and type(effect.kind) is str
+        and type(effect.resource) is str
+        and type(effect.value) is str
+    )
+
+
+def _is_objection(answer: object) -> bool:
+    return (
+        type(answer) is Objection
+        and type(answer.outcome) is Outcome
+        and type(answer.rule) is str
+        and type(answer.reason) is str
+    )
+
+
+def _is_health(check: object) -> bool:
+    return (
+        type(check) is Health
+        and type(check.name) is str
+        and type(check.ok) is bool
+        and type(check.detail) is str
+        and type(check.weaker) is bool
+    )
+
+
+def _is_result(result: object) -> bool:
+    return (
+        type(result) is ToolResult
+        and type(result.text) is str
+        and type(result.is_error) is bool
+        and type(result.truncated_bytes) is int
     )
 
 

@@ -10,7 +10,7 @@ import math
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -68,19 +68,23 @@ class Client:
         self._sock.close()
         self._in.close()
 
-    def call(self, verb: str, *, _descriptors: Sequence[int] = (), **body: Any) -> dict[str, Any]:
-        """One request, one answer, within ``timeout_s`` in all. ``_descriptors`` are closed once they are sent."""
+    def call(self, verb: str, *, _descriptors: list[int] | None = None, **body: Any) -> dict[str, Any]:
+        """One request, one answer, within ``timeout_s`` in all.
+
+        ``_descriptors`` go with the request: they are taken out of the list and closed once sent.
+        """
+        descriptors = _taken(_descriptors)
         self._next += 1
         deadline = time.monotonic() + self._timeout_s
         self._wait_at_most(self._timeout_s)
         try:
-            frame = encode(request(self._next, verb, body, len(_descriptors)))
-            sent = socket.send_fds(self._sock, [frame], list(_descriptors)) if _descriptors else 0
+            frame = encode(request(self._next, verb, body, len(descriptors)))
+            sent = socket.send_fds(self._sock, [frame], descriptors) if descriptors else 0
             self._sock.sendall(frame[sent:])
         except (BrokenPipeError, ConnectionResetError):
             pass  # closed by the other end: its reason may lie in what came
         finally:
-            close_all(_descriptors)
+            close_all(descriptors)
         while True:
             message = self._message(deadline)
             if message.get("id") == self._next or (message.get("id") is None and message.get("ok") is False):
@@ -174,23 +178,24 @@ class AsyncClient:
         """True once the connection is gone."""
         return self._sock.fileno() < 0
 
-    async def call(self, verb: str, *, _descriptors: Sequence[int] = (), **body: Any) -> dict[str, Any]:
+    async def call(self, verb: str, *, _descriptors: list[int] | None = None, **body: Any) -> dict[str, Any]:
         """One request, one answer. Raises WireError with the answer's code when it is an error.
 
-        ``_descriptors`` go with the request and are closed once sent, or when it can't be; those of the answer are
-        the caller's, under ``_descriptors``.
+        ``_descriptors`` go with the request: they are taken out of the list and closed once sent, or when it can't
+        be. Those of the answer are the caller's, under ``_descriptors``.
         """
+        descriptors = _taken(_descriptors)
         try:
             self._check_open()
             self._next += 1
             request_id = self._next
-            frame = encode(request(request_id, verb, body, len(_descriptors)))
+            frame = encode(request(request_id, verb, body, len(descriptors)))
         except BaseException:
-            close_all(_descriptors)
+            close_all(descriptors)
             raise
         future: asyncio.Future[dict[str, Any]] = self._loop.create_future()
         self._waiting[request_id] = future
-        self._out.put(frame, _descriptors)
+        self._out.put(frame, descriptors)
         try:
             if not self._writing:
                 self._writable()
@@ -274,6 +279,14 @@ class AsyncClient:
             self._loop.remove_writer(fd)
         else:
             self._loop.add_writer(fd, self._writable)
+
+
+def _taken(descriptors: list[int] | None) -> list[int]:
+    """The list's contents; the list is left empty, so that its owner can't close them a second time."""
+    taken = list(descriptors or ())
+    if descriptors:
+        descriptors.clear()
+    return taken
 
 
 def _with_descriptors(message: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
