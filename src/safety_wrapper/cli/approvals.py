@@ -96,7 +96,7 @@ def approve(ctx: click.Context, *, request_id: str, yes: bool, comment: str, as_
     Example:
       safety-wrapper approvals approve apr_01JD000000000000000000000A --yes
     """
-    if not yes and (as_json or not sys.stdin.isatty()):
+    if not yes and (as_json or not _can_ask()):
         raise click.UsageError("there is nobody to ask: look at the request with `approvals show`, then give --yes")
     request = _get(request_id)
     if not as_json:
@@ -162,6 +162,10 @@ def _print_event(event: dict[str, Any]) -> None:
         click.echo(f"{request['id']} waits: {prose(request['title'])} ({request['class']}, {exact(request['tool'])})")
     else:
         click.echo(f"{event['id']} {prose(event['state'])}")
+
+
+def _can_ask() -> bool:
+    return sys.stdin.isatty()
 
 
 def _get(request_id: str) -> dict[str, Any]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterable, Sequence
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from safety_wrapper.cli.escape import prose
@@ -18,13 +18,13 @@ def console() -> Console:
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """A table of short values. Long ones are folded over several lines, never cut."""
-    shown = Table(*headings, box=None, pad_edge=False, header_style="bold")
-    for column in shown.columns:
-        column.overflow = "fold"
-    for row in rows:
-        shown.add_row(*(Text(prose("" if value is None else str(value))) for value in row))
-    console().print(shown, soft_wrap=False)
+    """Columns as wide as their widest value; nothing is folded or cut, so an id can be copied from any terminal."""
+    shown = [[prose("" if value is None else str(value)) for value in row] for row in rows]
+    widths = [max(map(cell_len, column)) for column in zip(headings, *shown, strict=True)]
+    out = console()
+    for number, row in enumerate([list(headings), *shown]):
+        cells = (set_cell_size(cell, width) for cell, width in zip(row, widths, strict=True))
+        out.print(Text("  ".join(cells).rstrip(), style="" if number else "bold"))
 
 
 def fact(label: str, value: object, *, style: str = "") -> None:
