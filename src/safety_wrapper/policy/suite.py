@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from safety_wrapper.model import Outcome, SafetyClass, ToolKind
+from safety_wrapper.model import Outcome, SafetyClass
 from safety_wrapper.policy.bundle import Bundle
-from safety_wrapper.policy.tool_shape import OWN, registry_key
+from safety_wrapper.policy.tool_shape import registry_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +58,6 @@ def case_key(bundle: Bundle, tool: str, kind: str | None) -> str:
         return tool
     named = [key for key, entry in bundle.tools.items() if entry.name == tool]
     return named[0] if len(named) == 1 else tool
-
-
-def split_key(key: str) -> tuple[str, ToolKind]:
-    """Name and kind of a registry key; what is no key of another kind is the name of an own tool."""
-    kind, colon, name = key.partition(":")
-    if colon and kind in ToolKind and kind != OWN:
-        return name, ToolKind(kind)
-    return key, ToolKind.OWN_TOOL
 
 
 def _failures(bundle: Bundle, case: Mapping[str, Any], classify: Classify) -> Iterator[Failure]:
