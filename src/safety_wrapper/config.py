@@ -95,7 +95,9 @@ class PluginEntry(_Section):
 
 class BundleKey(_Section):
     kid: Name
-    ed25519: str = Field(pattern=r"^[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]$", description="raw public key, base64url without padding")
+    ed25519: str = Field(
+        pattern=r"^[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]$", description="raw public key, base64url without padding"
+    )
 
 
 class Trust(_Section):
