@@ -14,7 +14,7 @@ import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import FrameType, MappingProxyType
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, TypeIs
 
 from safety_wrapper.errors import AdapterError, ClassifyError, DeadlineError, StageError
 from safety_wrapper.hookspecs import CONTRACTS
@@ -78,7 +78,7 @@ def classify(plan: Plan, call: ToolCall, policy: Any) -> Classification:
     except _FAULTS as exc:
         raise ClassifyError("a classifier failed") from exc
     for answer in answers:
-        if not _is_classification(answer):
+        if not is_classification(answer):
             _discard(answer)
             raise ClassifyError("a classifier answered with a wrong type")
     if not answers:
@@ -286,7 +286,8 @@ def _positional(impl: Implementation, order: tuple[str, ...]) -> Callable[..., A
     return call_with_wanted
 
 
-def _is_classification(answer: object) -> bool:
+def is_classification(answer: object) -> TypeIs[Classification]:
+    """True for a Classification whose every field has its exact type."""
     return (
         type(answer) is Classification
         and type(answer.safety_class) is SafetyClass
