@@ -19,7 +19,7 @@ from safety_wrapper.config import Config
 from safety_wrapper.errors import ConfigError
 from safety_wrapper.identity import Identities, resolve
 from safety_wrapper.ledger import LedgerKeys
-from safety_wrapper.policy import activation, signing
+from safety_wrapper.policy import Bundle, activation, parse, signing
 from safety_wrapper.policy.signing import SigningKey
 
 #: Uids without a login, used when root lays out a throw-away installation.
@@ -37,6 +37,7 @@ class Installation:
     config_path: Path
     workspace: Path
     bundle_key: SigningKey
+    bundle: Bundle
 
 
 def create(
@@ -72,7 +73,7 @@ def create(
     config_path = root / "config.json"
     config_path.write_text(configuration.dump(config))
     config_path.chmod(0o644)
-    return Installation(root, config, config_path, workspace, key)
+    return Installation(root, config, config_path, workspace, key, parse(compiled_bundle))
 
 
 def lay_out(config: Config, who: Identities) -> None:

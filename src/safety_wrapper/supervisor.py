@@ -118,7 +118,7 @@ class Supervisor:
         if pid == 0:
             _run_child(child)
         child.pid = pid
-        self.say(f"{child.name} started")
+        self.say(f"{child.name} started (pid {pid})")
 
     def _wait_ready(self, child: Child) -> None:
         """A process is ready when it answers hello on its socket, not when the socket is there."""

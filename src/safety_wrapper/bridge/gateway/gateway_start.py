@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any, Final
 
 from safety_wrapper import __version__
+from safety_wrapper.bridge import openclaw
 from safety_wrapper.bridge.core import Core
 from safety_wrapper.bridge.wire import Hello
 
 GATEWAY_RULE: Final = "observe only; may come after the first turn"
-PINNED_VERSION: Final = "2026.9.6"
+PINNED_VERSION: Final = openclaw.GATEWAY_VERSION
 
 
 async def hello(core: Core, request: Hello) -> dict[str, Any]:
@@ -31,6 +32,7 @@ def complaint_about(core: Core, request: Hello) -> str | None:
         return f"the gateway is not the pinned version {PINNED_VERSION}"
     if core.expected_shim_sha256 not in (None, request.shim_sha256):
         return "the shim differs from the one installed: reinstall"
-    if core.expected_tools_sha256 not in (None, request.tools_sha256):
+    bundle = core.engine.standing.bundle
+    if bundle is not None and openclaw.tools_sha256(openclaw.offered_tools(bundle)) != request.tools_sha256:
         return "the tool list differs from the bundle's: reinstall"
     return None
