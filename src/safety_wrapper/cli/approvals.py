@@ -15,7 +15,9 @@ from safety_wrapper.cli.escape import exact, prose
 if TYPE_CHECKING:
     from safety_wrapper.frames import Client
 
-STATES: Final = ("pending", "approved", "executing", "done", "error", "denied", "expired", "cancelled", "unknown")
+STATES: Final = ("pending", "approved", "executing", "done", "error", "denied", "revoked", "expired", "cancelled", "unknown",)
+    ["pending", "approved", "executing", "done", "error", "denied", "revoked", "expired", "cancelled", "unknown"]
+)
 #: States in which an earlier yes stands: saying yes again changes nothing and is no fault.
 _YES: Final = frozenset({"approved", "executing", "done", "error", "unknown"})
 
@@ -180,7 +182,7 @@ def _decide(ctx: click.Context, request: dict[str, Any], decision: str, comment:
     extra = {"comment": comment} if comment else {}
     answer = admin.ask("approvals.decide", id=request["id"], decision=decision, shown_digest=request["digest"], **extra)
     state, changed = answer["state"], answer["changed"]
-    stands = state in _YES if decision == "approve" else state == "denied" or changed
+    stands = state in _YES if decision == "approve" else changed or state in {"denied", "revoked"}
     if as_json:
         admin.print_json({"id": request["id"], "digest": request["digest"], "state": state, "changed": changed})
     elif changed:

@@ -110,11 +110,14 @@ def search(*, limit: int, as_json: bool, **where: str | int | None) -> None:
 
 @audit.command()
 @click.argument("file", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--key", help="The public key that the checkpoints must be signed with: see `audit keys`.")
 @admin.json_option
-def verify(*, file: Path | None, as_json: bool) -> None:
+@click.pass_context
+def verify(ctx: click.Context, *, file: Path | None, key: str | None, as_json: bool) -> None:
     """Check the chain and its signed checkpoints: of an exported FILE, or of the running core's log.
 
-    A file is checked by itself: neither key nor core is needed.
+    A file is checked by itself: neither core nor secret is needed. What the signature is worth hangs on the key: give
+    the one that you noted from `audit keys`, or compare the one that is printed.
 
     \b
     Example:
@@ -129,11 +132,41 @@ def verify(*, file: Path | None, as_json: bool) -> None:
     else:
         with file.open("rb") as stream:
             report = export.verify_export(stream)
-    facts = admin.plain(report)
+    fault = report.fault
+    if fault is None and key is not None and key not in {public for _, public in report.public_keys}:
+        fault = "signed with another key than the one given"
     if as_json:
-        admin.print_json(facts)
+        admin.print_json({**admin.plain(report), "ok": fault is None, "fault": fault})
+    elif fault is None:
+        click.echo(f"The chain holds: records {report.from_seq} to {report.to_seq}, {report.checkpoints} checkpoints.")
+        if report.covered_to < report.to_seq:
+            click.echo(f"Signed up to record {report.covered_to}; what follows is only chained.")
+        for kid, public in report.public_keys:
+            click.echo(f"Signed with {exact(kid)}: {exact(public)}")
     else:
-        click.echo("The chain holds: " + ", ".join(f"{key} {prose(str(value))}" for key, value in facts.items()) + ".")
+        click.echo(f"DAMAGED: {prose(fault)}")
+    ctx.exit(failures.OK if fault is None else failures.DAMAGED)
+
+
+@audit.command()
+@admin.json_option
+def keys(*, as_json: bool) -> None:
+    """Show the public key that signs the checkpoints; note it somewhere else than on this machine.
+
+    \b
+    Example:
+      safety-wrapper audit keys
+    """
+    from safety_wrapper.canonical import parse_strict
+
+    with admin.connect() as client:
+        last = client.call("status")["ledger"]["seq"]
+        header = parse_strict(_exported(client, last, last).partition(b"\n")[0])
+    if as_json:
+        admin.print_json({"public_keys": header["public_keys"]})
+    else:
+        for kid, public in header["public_keys"].items():
+            click.echo(f"{exact(kid)}: {exact(public)}")
 
 
 @audit.command(name="export")
@@ -215,8 +248,9 @@ def records_between(client: Client, start: int, end: int) -> Iterator[dict[str, 
 def _exported(client: Client, from_seq: int, to_seq: int | None) -> bytes:
     from safety_wrapper import frames
 
-    last = to_seq if to_seq is not None else client.call("status")["ledger"]["seq"]
-    answer = client.call("audit.export", from_seq=from_seq, to_seq=last)
+    upper: dict[str, Any] = {} if to_seq is None else {"to_seq": to_seq}
+    answer = client.call("audit.export", from_seq=from_seq, **upper)
+    admin.own_keys(answer)
     descriptors: list[int] = answer.get("_descriptors", [])
     try:
         if len(descriptors) != 1:
@@ -235,7 +269,7 @@ def _line(record: dict[str, Any]) -> str:
     words = [str(record["seq"]), output.clock(record["at"]), record["kind"]]
     if record.get("agent"):
         words.append(exact(record["agent"]))
-    words += [prose(str(body[key])) for key in ("outcome", "class", "state", "tool") if body.get(key)]
+    words += [prose(str(body[key])) for key in ("event", "outcome", "class", "tool") if body.get(key)]
     if record.get("ref"):
         words.append(exact(record["ref"]))
     if body.get("reason"):

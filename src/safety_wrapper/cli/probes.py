@@ -83,7 +83,13 @@ def sandbox(config: Config) -> list[Probe]:
     uid, gid = _identity(config.users.runner)
     try:
         done = subprocess.run(
-            _BWRAP.split(), capture_output=True, timeout=10, check=False, user=uid, group=gid, extra_groups=None if uid is None else []
+            _BWRAP.split(),
+            capture_output=True,
+            timeout=10,
+            check=False,
+            user=uid,
+            group=gid,
+            extra_groups=None if uid is None else [],
         )
     except PermissionError:
         return [Probe("sandbox", ok=False, detail="can't try it as the runner's user", do="run doctor as root")]

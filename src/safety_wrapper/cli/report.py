@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from safety_wrapper.cli.escape import exact, prose
 from safety_wrapper.cli.output import clock
 
 #: How many of a long list are told.
-TOP = 5
+TOP: Final = 5
+#: Longer values of rare records are cut; `audit search` has them whole.
+LONGEST: Final = 200
 
 
 @dataclass(slots=True)
@@ -50,7 +53,7 @@ def tell(day: str, records: Iterable[dict[str, Any]]) -> Day:
                 if outcome != "allow":
                     told.refused_by.update(map(str, body.get("rules") or ["none"]))
             case "approval":
-                told.approvals[str(body.get("state"))] += 1
+                told.approvals[str(body.get("event"))] += 1
             case "execution":
                 told.runs += 1
             case "result":
@@ -116,9 +119,10 @@ def _counts(counter: Counter[str]) -> str:
 def _rare(record: dict[str, Any]) -> str:
     body = record["body"]
     words = [clock(record["at"])[11:], record["kind"]]
-    words += [f"{prose(str(key))}={exact(str(value))}" for key, value in sorted(body.items()) if _small(value)]
+    words += [f"{prose(str(key))}={exact(_short(value))}" for key, value in sorted(body.items()) if value is not None]
     return "  ".join(words)
 
 
-def _small(value: Any) -> bool:
-    return isinstance(value, (int, bool)) or (isinstance(value, str) and len(value) <= 200)
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+    return text if len(text) <= LONGEST else text[:LONGEST] + "…"

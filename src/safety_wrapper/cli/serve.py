@@ -70,4 +70,4 @@ def waker() -> None:
     """
     from safety_wrapper.bridge import waker as process
 
-    process.run(admin.settings())
+    process.main(admin.settings())

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from unit.cli import fake_core
-from unit.cli.fake_core import Served
 
 from safety_wrapper.cli import main
+from unit.cli import fake_core
+from unit.cli.fake_core import Served
 
 
 @pytest.fixture

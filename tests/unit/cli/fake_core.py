@@ -21,6 +21,9 @@ REQUEST_ID = "apr_01JD000000000000000000000A"
 DIGEST = "9f" * 32
 NOW = 1_795_449_600
 
+VERBS = """hello status stop start_agents approvals.list approvals.get approvals.decide own.list own.set audit.tail
+audit.search audit.export bundle.activate bundle.state health"""
+
 CONFIG_YAML = """\
 version: 1
 tenant: ten_test
@@ -98,13 +101,15 @@ class FakeCore:
             "stop": lambda body: {},
             "start_agents": lambda body: {},
             "approvals.list": lambda body: {"items": self._listed(body)},
-            "approvals.get": lambda body: self._got(body),
-            "approvals.decide": lambda body: self._decided(body),
+            "approvals.get": self._got,
+            "approvals.decide": self._decided,
             "own.list": lambda body: {"items": [], "effective": self.effective},
             "own.set": lambda body: self._set(body["statement"]),
             "audit.tail": lambda body: {"records": self._tail(body)},
             "audit.search": lambda body: {"records": list(reversed(self.records))[: body["limit"]]},
             "audit.export": lambda body: {"records": len(self.records), "_descriptors": [to_memfd(self.export)]},
+            "bundle.activate": lambda body: {"bundle": self._bundle()},
+            "bundle.state": lambda body: {"bundle": self._bundle(), "at": NOW},
             "health": lambda body: {"checks": self.checks},
         }
         return answers[request.verb](request.body)
@@ -116,6 +121,10 @@ class FakeCore:
 
         asyncio.get_running_loop().call_soon(events)
         return {}
+
+    def _bundle(self) -> dict[str, Any]:
+        known = {"name": "base", "version": 3, "sha256": "ab" * 32, "expires_at": NOW}
+        return {**known, "tools": 9, "rules": 24}
 
     def _status(self) -> dict[str, Any]:
         return {
@@ -202,11 +211,7 @@ def write_config(folder: Path) -> Path:
 def start(folder: Path) -> Served:
     """Serve a fake core below ``folder``."""
     config, core, loop, ready = write_config(folder), FakeCore(), asyncio.new_event_loop(), threading.Event()
-    verbs = dict.fromkeys(
-        "hello status stop start_agents approvals.list approvals.get approvals.decide own.list own.set audit.tail "
-        "audit.search audit.export health".split(),
-        core.answer,
-    )
+    verbs = dict.fromkeys(VERBS.split(), core.answer)
     server = Server({**verbs, "approvals.watch": core.watch}, admit=lambda peer: peer.uid == os.getuid())
 
     async def listen() -> None:

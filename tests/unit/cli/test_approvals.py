@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from unit.cli.conftest import Run
-from unit.cli.fake_core import DIGEST, REQUEST_ID, Served, request_row
 
 from safety_wrapper.cli.approvals import render
+from unit.cli.conftest import Run
+from unit.cli.fake_core import DIGEST, REQUEST_ID, Served, request_row
 
 
 def test_list(served: Served, run: Run) -> None:

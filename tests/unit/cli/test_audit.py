@@ -8,11 +8,14 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from unit.cli.conftest import Run
-from unit.cli.fake_core import NOW, Served, record
 
 from safety_wrapper.cli import report
 from safety_wrapper.cli.audit import records_between
+from safety_wrapper.ledger import Ledger, LedgerKeys
+from safety_wrapper.ledger.clock import SystemClock
+from safety_wrapper.ledger.export import export_records, last_seq
+from unit.cli.conftest import Run
+from unit.cli.fake_core import NOW, Served, record
 
 DAY = 86_400
 MIDNIGHT = NOW - NOW % DAY
@@ -60,6 +63,41 @@ def test_export_writes_a_closed_file_and_never_overwrites(served: Served, run: R
     assert run("audit", "export", "missing/audit.jsonl").code == 2
 
 
+@pytest.fixture
+def exported(tmp_path: Path) -> bytes:
+    """A real ledger's export: three records and the checkpoint of its close."""
+    keys = LedgerKeys.create(tmp_path / "ledger.key")
+    for _ in range(2):
+        ledger = Ledger.open(tmp_path / "ledger.db", keys, tenant="ten_test", clock=SystemClock())
+        for number in range(3):
+            ledger.write_blocking(lambda txn, n=number: txn.audit("alarm", body={"n": n}))
+        with ledger.read() as look:
+            data = b"".join(export_records(look, 1, last_seq(look)))
+        ledger.close()
+    return data
+
+
+def test_verify(served: Served, run: Run, tmp_path: Path, exported: bytes) -> None:
+    served.core.export = exported
+    assert run("audit", "verify").code == 0
+    (tmp_path / "audit.jsonl").write_bytes(exported)
+    served.stop()
+    ran = run("audit", "verify", "audit.jsonl")
+    assert ran.code == 0
+    assert "The chain holds: records 1 to" in ran.out
+    (tmp_path / "audit.jsonl").write_bytes(exported.replace(b'"n":1', b'"n":7'))
+    assert run("audit", "verify", "audit.jsonl").code == 5
+
+
+def test_verify_with_a_key(served: Served, run: Run, tmp_path: Path, exported: bytes) -> None:
+    served.core.export = exported
+    (tmp_path / "audit.jsonl").write_bytes(exported)
+    (key,) = run("audit", "keys", "--json").json["public_keys"].values()
+    assert run("audit", "verify", "audit.jsonl", "--key", key).code == 0
+    ran = run("audit", "verify", "audit.jsonl", "--key", "A" * 43, "--json")
+    assert (ran.code, ran.json["ok"]) == (5, False)
+
+
 def test_verify_without_a_core_and_without_a_file(run: Run) -> None:
     assert run("audit", "verify").code == 3
 
@@ -74,7 +112,7 @@ def test_report(served: Served, run: Run) -> None:
         decision(1, "allow", at=MIDNIGHT - 1),
         decision(2, "allow", at=MIDNIGHT),
         decision(3, "require_approval", at=MIDNIGHT + 5),
-        record(4, "approval", {"state": "approved"}, at=MIDNIGHT + 6),
+        record(4, "approval", {"event": "approved"}, at=MIDNIGHT + 6),
         record(5, "execution", {}, at=MIDNIGHT + 6),
         record(6, "result", {"ok": True}, at=MIDNIGHT + 7),
         record(7, "alarm", {"what": "\x1b[2J"}, at=MIDNIGHT + 8),

@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
-from unit.cli.conftest import Run
 
 from safety_wrapper import registry
 from safety_wrapper.registry import InstalledPlugin
+from unit.cli.conftest import Run
 
 
 def test_apply_writes_what_daemons_read(run: Run, tmp_path: Path) -> None:
@@ -46,9 +46,7 @@ def test_what_does_not_hold_is_not_written(run: Run, tmp_path: Path, text: str) 
     assert (tmp_path / "config.json").read_text() == before
 
 
-def test_the_environment_does_not_get_into_the_file(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_environment_does_not_get_into_the_file(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SAFETY_WRAPPER_LIMITS__BURST", "7")
     run("config", "apply", "--file", "config.yaml")
     assert json.loads((tmp_path / "config.json").read_text())["limits"]["burst"] == 60

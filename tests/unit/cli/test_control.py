@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import json
 from pathlib import Path
 
 from unit.cli.conftest import Run
@@ -44,7 +44,7 @@ def test_start_agents_without_a_core_says_so(run: Run, tmp_path: Path) -> None:
 
 
 def test_stop_with_a_broken_configuration(run: Run, tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text('{"paths": {"state": "%s/state"}, "nonsense": 1}' % tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"paths": {"state": f"{tmp_path}/state"}, "nonsense": 1}))
     assert run("status").code == 2
     assert run("stop").code == 0
     assert button(tmp_path).exists()
@@ -61,6 +61,6 @@ def test_the_button_is_no_link_to_elsewhere(run: Run, tmp_path: Path) -> None:
     other = tmp_path / "precious"
     other.write_text("precious")
     button(tmp_path).parent.mkdir()
-    os.symlink(other, button(tmp_path))
+    button(tmp_path).symlink_to(other)
     assert run("stop").code == 1
     assert other.read_text() == "precious"

@@ -6,12 +6,12 @@ import os
 from pathlib import Path
 
 import pytest
-from unit.cli.conftest import Run
-from unit.cli.fake_core import Served
 
 from safety_wrapper import config
 from safety_wrapper.cli import probes
 from safety_wrapper.config import Config
+from unit.cli.conftest import Run
+from unit.cli.fake_core import Served
 
 
 @pytest.fixture

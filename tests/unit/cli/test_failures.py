@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import click
 import pytest
-from unit.cli.conftest import Run
-from unit.cli.fake_core import Served
 
 from safety_wrapper import errors
 from safety_wrapper.cli import failures
+from unit.cli.conftest import Run
+from unit.cli.fake_core import Served
 
 
 @pytest.mark.parametrize(

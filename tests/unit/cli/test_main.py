@@ -8,9 +8,9 @@ import sys
 
 import click
 import pytest
-from unit.cli.conftest import Run
 
 from safety_wrapper.cli import COMMANDS, main
+from unit.cli.conftest import Run
 
 
 def loaded_by(code: str) -> set[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from unit.cli.conftest import Run
 from unit.cli.fake_core import Served
 
