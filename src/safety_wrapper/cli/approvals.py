@@ -15,8 +15,17 @@ from safety_wrapper.cli.escape import exact, prose
 if TYPE_CHECKING:
     from safety_wrapper.frames import Client
 
-STATES: Final = ("pending", "approved", "executing", "done", "error", "denied", "revoked", "expired", "cancelled", "unknown",)
-    ["pending", "approved", "executing", "done", "error", "denied", "revoked", "expired", "cancelled", "unknown"]
+STATES: Final = (
+    "pending",
+    "approved",
+    "executing",
+    "done",
+    "error",
+    "denied",
+    "revoked",
+    "expired",
+    "cancelled",
+    "unknown",
 )
 #: States in which an earlier yes stands: saying yes again changes nothing and is no fault.
 _YES: Final = frozenset({"approved", "executing", "done", "error", "unknown"})
