@@ -80,6 +80,7 @@ def build(settings: GatewaySettings, existing: Mapping[str, Any]) -> dict[str, A
             "enabled": True,
             "allow": allowed,
             "load": {"paths": [str(settings.plugin)]},
+            "slots": {"memory": "none"},
             "entries": {
                 PLUGIN_ID: {
                     "enabled": True,
