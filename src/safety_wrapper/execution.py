@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any, Final
 
@@ -12,11 +12,11 @@ from safety_wrapper import dispatch
 from safety_wrapper.config import RunnerLimits
 from safety_wrapper.errors import AdapterError, StageError
 from safety_wrapper.ledger import Ledger, Reader, approvals, jobs
-from safety_wrapper.model import MAX_RESULT_CHARS, ToolCall, ToolResult
+from safety_wrapper.model import MAX_RESULT_CHARS, Health, ToolCall, ToolResult
 from safety_wrapper.runner.client import RunnerClient
-from safety_wrapper.runner.protocol import FileOutcome, FileRequest, Limits, RunOutcome, RunRequest
+from safety_wrapper.runner.protocol import FileOp, FileOutcome, FileRequest, Limits, RunOutcome, RunRequest
 
-_FILE_TOOLS: Final = frozenset({"read", "write", "edit", "list"})
+_FILE_TOOLS: Final[dict[str, FileOp]] = {"read": "read", "write": "write", "edit": "edit", "list": "list"}
 _ENDED: Final = {
     "timeout": "stopped after {wall_s} s: it took too long",
     "killed": "stopped: it was aborted",
@@ -52,7 +52,7 @@ class Execution:
         except StageError as exc:
             return ToolResult(f"The tool could not run: {exc.message}.", is_error=True)
 
-    async def health(self) -> dict[str, Any]:
+    async def health(self) -> list[Health]:
         """The runner's own word on itself. Raises RunnerError when it is away."""
         return await self._runner.health()
 
@@ -75,16 +75,16 @@ class Execution:
         p = call.params
         request = FileRequest(
             job=job,
-            op=call.tool,
+            op=_FILE_TOOLS[call.tool],
             path=p.get("path", "/work"),
             profile=str(call.binding.sandbox),
-            content=p.get("content", ""),
-            old=p.get("old", ""),
-            new=p.get("new", ""),
+            content=p.get("content"),
+            old=p.get("old"),
+            new=p.get("new"),
             all=p.get("all", False),
-            offset=p.get("offset", 0),
-            limit=p.get("limit", 0),
-            depth=p.get("depth", 1),
+            offset=p.get("offset"),
+            limit=p.get("limit"),
+            depth=p.get("depth"),
         )
         return file_result(await self._killable(job, self._runner.file(request)))
 
@@ -102,14 +102,13 @@ class Execution:
             json.dumps({"id": wanted, "state": state, "next": _NEXT.get(state, "Nothing more will come.")})
         )
 
-    async def _killable[T](self, job: str, work: Any) -> T:
+    async def _killable[T](self, job: str, work: Awaitable[T]) -> T:
         try:
-            result: T = await work
+            return await work
         except asyncio.CancelledError:
             # the runner also kills it when this connection goes; asking is faster
             await asyncio.shield(asyncio.wait_for(self._kill(job), 2.0))
             raise
-        return result
 
     async def _kill(self, job: str) -> None:
         try:

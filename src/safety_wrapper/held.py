@@ -104,7 +104,7 @@ class Held:
                 decision=decision,
                 by=by,
                 shown_digest=shown_digest,
-                comment=comment,  # type: ignore[arg-type]
+                comment=comment or "",
             )
             starts = decided.changed and decided.own_tool and decided.state == "approved"
             return decided, approvals.begin_execution(txn, request) if starts else None
@@ -123,10 +123,10 @@ class Held:
 
     def _judge_again(self, request: str) -> Judgement:
         with self.engine.ledger.read() as reader:
-            row = approvals.get(reader, request)
-        if row is None:
+            stored = approvals.params_of(reader, request)
+        if stored is None:
             raise RefusedError("there is no such request")
-        return self.engine.judge(proposal_of(row.stored_call, self.tenant, request))
+        return self.engine.judge(proposal_of(stored, self.tenant, request))
 
     def _why_not(self, request: str, judged: Judgement) -> str | None:
         """Why an approved call must not run after all, as the policy stands now."""

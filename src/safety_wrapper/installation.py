@@ -7,11 +7,12 @@ Used by ``safety-wrapper demo``, by tests and by benchmarks; a server's packages
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from safety_wrapper import config as configuration
 from safety_wrapper import registry
@@ -20,10 +21,10 @@ from safety_wrapper.errors import ConfigError
 from safety_wrapper.identity import Identities, resolve
 from safety_wrapper.ledger import LedgerKeys
 from safety_wrapper.policy import Bundle, activation, parse, signing
-from safety_wrapper.policy.signing import SigningKey
 
 #: Uids without a login, used when root lays out a throw-away installation.
 SPARE_USERS: Final = {"core": 64101, "vault": 64102, "runner": 64103, "gateway": 64104, "firewall": 64105}
+BUNDLE_KID: Final = "throwaway"
 AGENT: Final = "main"
 PROFILE: Final = "work"
 
@@ -36,7 +37,7 @@ class Installation:
     config: Config
     config_path: Path
     workspace: Path
-    bundle_key: SigningKey
+    bundle_key: Ed25519PrivateKey
     bundle: Bundle
 
 
@@ -47,7 +48,7 @@ def create(
 
     Raises ConfigError when the configuration does not hold or a plugin can't be read.
     """
-    key = signing.generate_key(root / "bundle-key.pem", "throwaway")
+    key = signing.generate_key(root / "bundle-key.pem")
     workspace = root / "workspace"
     data: dict[str, Any] = {
         "version": 1,
@@ -60,7 +61,7 @@ def create(
             if dev_plugins or not p.editable
         ],
         "dev_plugins": dev_plugins,
-        "trust": {"bundle_keys": [{"kid": "throwaway", "ed25519": key.public}], "threshold": 1},
+        "trust": {"bundle_keys": [{"kid": BUNDLE_KID, "ed25519": signing.public_text(key)}], "threshold": 1},
         "gateway": {"profile": "recommended", "agents": {AGENT: {"workspace": PROFILE}}},
         "runner": {"profiles": [{"name": PROFILE, "binds": [{"from": str(workspace), "to": "/work", "mode": "rw"}]}]},
     }
@@ -97,25 +98,14 @@ def lay_out(config: Config, who: Identities) -> None:
         _own(paths.ledger_key, who.core.uid, who.core.gid)
 
 
-def install_bundle(config: Config, compiled: bytes, key: SigningKey) -> None:
-    """Sign compiled bytes and install them as a new installation's bundle; the core runs its suite at its start."""
-    incoming = config.paths.bundle / "incoming"
-    incoming.mkdir(exist_ok=True)
-    (incoming / activation.BUNDLE_FILE).write_bytes(compiled)
-    (incoming / activation.SIGNATURE_FILE).write_bytes(signing.sign(compiled, [key]))
-    trust = trust_of(config)
-    activation.install(
-        incoming, config.paths.bundle, trust=trust, floor=None, now=int(time.time()), check=lambda bundle: []
-    )
+def install_bundle(config: Config, compiled: bytes, key: Ed25519PrivateKey) -> None:
+    """Sign compiled bytes and lay them down as a new installation's bundle; the core judges it at its start."""
+    signatures = signing.signatures_json([signing.sign(compiled, BUNDLE_KID, key)])
+    activation.lay_down(compiled, signatures, config.paths.bundle)
     who = resolve(config.users).core
     for path in config.paths.bundle.rglob("*"):
         if not path.is_symlink():
             _own(path, who.uid, who.gid)
-
-
-def trust_of(config: Config) -> signing.Trust:
-    """Whose signatures on bundles count. Raises ConfigError."""
-    return signing.Trust.of([(key.kid, key.ed25519) for key in config.trust.bundle_keys], config.trust.threshold)
 
 
 def _folder(path: Path, uid: int, gid: int, mode: int) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from safety_wrapper.config import Config
@@ -16,7 +15,6 @@ from safety_wrapper.dispatch import Plan
 from safety_wrapper.errors import BundleError, BundleFormatError, RefusedError
 from safety_wrapper.ledger import Ledger, Txn, floor
 from safety_wrapper.policy import Bundle, activation, suite
-from safety_wrapper.policy.signing import Trust
 from safety_wrapper.standing import Standing
 from safety_wrapper.trial import Trial
 
@@ -34,11 +32,9 @@ class PolicyInForce:
         """Load the installed bundle. A start trusts the digest that was activated; a first start checks the suite."""
         known = self._floor()
         try:
-            loaded = activation.load_installed(self.config.paths.bundle, self._trust(), known, int(time.time()))
+            loaded = activation.load_installed(self.config.paths.bundle, self.config.trust, known, int(time.time()))
             if known is None:
-                failures = self._check(loaded.bundle)
-                if failures:
-                    raise BundleFormatError(f"{len(failures)} of its own cases fail, first {failures[0].case}")
+                self._check(loaded.bundle)
                 await self._record(loaded.bundle)
         except BundleError as exc:
             self.standing.without_bundle(f"no policy bundle is in force: {exc.message}")
@@ -49,33 +45,29 @@ class PolicyInForce:
     async def activate(self, source: Path) -> Bundle:
         """Take the signed bundle in ``source`` into force. Raises RefusedError; then the one in force stays.
 
-        The ledger's floor is raised between writing the folder and pointing to it: a crash at any point leaves a
-        bundle that loads.
+        The ledger's floor is raised last, and a start loads the floor's bundle: a crash at any point leaves one that
+        loads.
         """
-        stage = partial(
-            activation.stage, source, self.config.paths.bundle, trust=self._trust(), floor=self._floor(),
-            now=int(time.time()), check=self._check,
-        )  # fmt: skip
+        now = int(time.time())
         try:
-            loaded = await asyncio.to_thread(stage)
+            bundle = await asyncio.to_thread(activation.judge_folder, source, self.config.trust, self._floor(), now)
+            self._check(bundle)
+            await asyncio.to_thread(activation.install, source, self.config.paths.bundle, bundle, self.config.trust)
         except BundleError as exc:
             await self._alarm("bundle refused", exc.message)
             raise RefusedError(f"the bundle was refused: {exc.message}", do=exc.do) from exc
-        await self._record(loaded.bundle)
-        self.standing.take_into_force(loaded.bundle, loaded.degraded)
-        await asyncio.to_thread(activation.point, self.config.paths.bundle, loaded.bundle)
-        return loaded.bundle
+        await self._record(bundle)
+        self.standing.take_into_force(bundle, activation.freshness(bundle, now))
+        return bundle
 
     def _floor(self) -> activation.Floor | None:
         with self.ledger.read() as reader:
             return floor.get(reader)
 
-    def _trust(self) -> Trust:
-        trust = self.config.trust
-        return Trust.of([(key.kid, key.ed25519) for key in trust.bundle_keys], trust.threshold)
-
-    def _check(self, bundle: Bundle) -> list[suite.Failure]:
-        return suite.check(bundle, Trial(self.plan, bundle).verdict)
+    def _check(self, bundle: Bundle) -> None:
+        failures = suite.check(bundle, Trial(self.plan, bundle).verdict)
+        if failures:
+            raise BundleFormatError(f"{len(failures)} of its own cases fail, first {failures[0].id}")
 
     async def _record(self, bundle: Bundle) -> None:
         def change(txn: Txn) -> None:

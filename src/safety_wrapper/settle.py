@@ -145,7 +145,7 @@ def _ask(txn: Txn, judged: Judgement, decision: Decision, limits: Limits) -> tup
     if opened.state == "cooldown":
         why = "the owner said no to this call a short while ago. Do something else."
         return _refuse(decision, SW_CONTROL, why), False
-    if opened.state == "flood":
+    if opened.state == "flood" or opened.id is None:
         return _refuse(decision, SW_FLOOD, "too many requests of this agent wait for the owner already."), False
     asked = replace(
         decision,

@@ -91,7 +91,7 @@ class Standing:
                     view = owner.view(reader)
             except LedgerError:
                 return Refusal(SW_FAULT, "the owner's statements can't be read")
-            hosts = tuple(service["host"] for service in view.internal_services)
+            hosts = tuple(service.host for service in view.internal_services)
             facts = TenantFacts(tuple(view.domains), hosts)
             self._current = InForce(Policy(self._catalogue.bundle, facts), self._catalogue, view)
         return self._current

@@ -82,6 +82,8 @@ class Trial:
             domains=context.tenant_domains,
             internal_services=(),
             epoch=0,
+            secret_scopes={},
+            hub_session=False,
         )
         facts = TenantFacts(context.tenant_domains, context.internal_hosts)
         return InForce(Policy(self._catalogue.bundle, facts), self._catalogue, view)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
 from collections.abc import Callable
@@ -14,8 +15,8 @@ from safety_wrapper.bridge.core import Core
 from safety_wrapper.bridge.report import checks, request_body, status
 from safety_wrapper.errors import RefusedError, WireError
 from safety_wrapper.frames import MESSAGES, Connection, Handler, Limits, Peer, Request, Server, to_memfd
-from safety_wrapper.ledger import approvals, chain, owner
-from safety_wrapper.ledger import export as ledger_export
+from safety_wrapper.ledger import approvals, export, owner
+from safety_wrapper.ledger.transaction import write_checkpoint
 from safety_wrapper.policy import Bundle
 
 LIMITS: Final = Limits(max_frame_bytes=1024 * 1024, hello_s=2.0)
@@ -95,7 +96,7 @@ class Admin:
         await self._sweep()
         with self._core.engine.ledger.read() as reader:
             rows = approvals.list_requests(reader, state=body.state, after=body.after, limit=body.limit)
-            return {"items": [request_body(row, reader.now) for row in rows]}
+            return {"items": [request_body(row) for row in rows]}
 
     async def _approvals_get(self, request: Request) -> dict[str, Any]:
         body = wire.read(wire.ById, request.body)
@@ -104,7 +105,7 @@ class Admin:
             row = approvals.get(reader, body.id)
             if row is None:
                 raise WireError("bad_request", MESSAGES["bad_request"])
-            return {"request": request_body(row, reader.now, with_params=True)}
+            return {"request": request_body(row, approvals.params_of(reader, body.id))}
 
     async def _approvals_decide(self, request: Request) -> dict[str, Any]:
         body = wire.read(wire.ApprovalsDecide, request.body)
@@ -147,7 +148,7 @@ class Admin:
             row = approvals.get(reader, request_id)
             if row is None:
                 return
-            event: dict[str, Any] = {"event": "approval", "request": request_body(row, reader.now)}
+            event: dict[str, Any] = {"event": "approval", "request": request_body(row)}
         if row.state != "pending":
             event = {"event": "approval_closed", "id": row.id, "state": row.state}
         for connection in self._approval_watchers:
@@ -176,12 +177,12 @@ class Admin:
         with self._core.engine.ledger.read() as reader:
             view = owner.view(reader)
             return {
-                "items": owner.statements(reader),
+                "items": [dataclasses.asdict(statement) for statement in owner.statements(reader)],
                 "effective": {
                     "levels": {agent: int(level) for agent, level in view.levels.items()},
                     "gates": {agent: gate.value for agent, gate in view.gates.items()},
                     "domains": list(view.domains),
-                    "internal_services": [dict(service) for service in view.internal_services],
+                    "internal_services": [dataclasses.asdict(service) for service in view.internal_services],
                 },
             }
 
@@ -203,23 +204,24 @@ class Admin:
     async def _audit_tail(self, request: Request) -> dict[str, Any]:
         body = wire.read(wire.AuditTail, request.body)
         with self._core.engine.ledger.read() as reader:
-            return {"records": chain.tail(reader, after_seq=body.after_seq, limit=body.limit)}
+            return {"records": export.records(reader, after_seq=body.after_seq, limit=body.limit)}
 
     async def _audit_search(self, request: Request) -> dict[str, Any]:
         body = wire.read(wire.AuditSearch, request.body)
         where = body.where.model_dump(exclude_none=True)
         with self._core.engine.ledger.read() as reader:
-            return {"records": chain.search(reader, where=where, limit=body.limit, before_seq=body.before_seq)}
+            return {"records": export.search(reader, where=where, limit=body.limit, before_seq=body.before_seq)}
 
     async def _audit_export(self, request: Request) -> dict[str, Any]:
         body = wire.read(wire.AuditExport, request.body)
         ledger = self._core.engine.ledger
-        await ledger.write(chain.checkpoint)
+        await ledger.write(write_checkpoint)
         data = bytearray()
         count = 0
         with ledger.read() as reader:
-            for line in ledger_export.export_records(reader, body.from_seq, body.to_seq):
-                data += line if line.endswith(b"\n") else line + b"\n"
+            to_seq = body.to_seq or export.last_seq(reader)
+            for line in export.export_records(reader, body.from_seq, to_seq):
+                data += line
                 count += 1
                 if len(data) > MAX_EXPORT_BYTES:
                     raise WireError("bad_request", MESSAGES["bad_request"])

@@ -22,7 +22,8 @@ from safety_wrapper.bridge.gateway import (
     subagent_spawning,
     tool_result_persist,
 )
-from safety_wrapper.frames import Connection, Handler, Limits, Peer, Request, Server
+from safety_wrapper.errors import WireError
+from safety_wrapper.frames import MESSAGES, Connection, Handler, Limits, Peer, Request, Server
 from safety_wrapper.held import Answer
 from safety_wrapper.model import SW_FLOOD, ToolKind
 from safety_wrapper.normalise import Proposal
@@ -118,7 +119,7 @@ async def _observe(core: Core, request: Request) -> dict[str, Any]:
     if observer is not None:
         await observer(core, body.raw)
     elif body.hook not in _KNOWN:
-        raise wire.WireError("bad_request", wire.MESSAGES["bad_request"])
+        raise WireError("bad_request", MESSAGES["bad_request"])
     return {}
 
 

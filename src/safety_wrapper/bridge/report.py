@@ -10,7 +10,7 @@ from typing import Any
 from safety_wrapper import __version__, dispatch
 from safety_wrapper.bridge.core import Core
 from safety_wrapper.errors import SafetyError
-from safety_wrapper.ledger import approvals, chain
+from safety_wrapper.ledger import approvals, export
 from safety_wrapper.ledger.approvals import RequestRow
 
 
@@ -105,9 +105,9 @@ async def _runner_check(core: Core) -> dict[str, Any]:
         health = await core.engine.execution.health()
     except (SafetyError, OSError):
         return _check("runner", ok=False, detail="the runner is away: commands and files are refused")
-    ok = bool(health.get("ready"))
-    weaker = [str(item) for item in health.get("weaker", [])]
-    return _check("runner", ok=ok, detail="; ".join(weaker) or str(health.get("detail", "")), weaker=bool(weaker))
+    bad = [each.detail for each in health if not each.ok]
+    weaker = [each.detail for each in health if each.weaker]
+    return _check("runner", ok=not bad, detail="; ".join(bad or weaker) or "sandboxes work", weaker=bool(weaker))
 
 
 def _gateway_check(core: Core) -> dict[str, Any]:
@@ -129,7 +129,7 @@ def _users_check(core: Core) -> dict[str, Any]:
     return _check("users", ok=True, detail=f"core runs as uid {os.getuid()}")
 
 
-def request_body(row: RequestRow, now: int, *, with_params: bool = False) -> dict[str, Any]:
+def request_body(row: RequestRow, params: bytes | None = None) -> dict[str, Any]:
     """An approval request as the administrator's tools get it."""
     body: dict[str, Any] = {
         "id": row.id,
@@ -145,25 +145,27 @@ def request_body(row: RequestRow, now: int, *, with_params: bool = False) -> dic
         "rules": list(row.rules),
         "digest": row.call_digest,
         "created_at": row.created_at,
-        "expires_in_s": max(0, row.expires_at - now),
+        "expires_in_s": row.expires_in_s,
+        "repeats": row.repeats,
+        "why": row.closed_why,
         "count": row.count,
         "decided_by": row.decided_by,
         "decided_at": row.decided_at,
         "comment": row.comment,
     }
-    if with_params:
-        body["params"] = json.loads(row.stored_call)["params"]
+    if params is not None:
+        body["params"] = json.loads(params)["params"]
     return body
 
 
 def _pending(core: Core) -> int:
     with core.engine.ledger.read() as reader:
-        return len(approvals.list_requests(reader, state="pending", limit=500))
+        return approvals.count_pending(reader)
 
 
 def _last_seq(core: Core) -> int:
     with core.engine.ledger.read() as reader:
-        return chain.head_seq(reader)
+        return export.last_seq(reader)
 
 
 def _layer(number: int, name: str, check: dict[str, Any]) -> dict[str, Any]:

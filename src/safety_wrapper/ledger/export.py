@@ -6,7 +6,7 @@ first line; whoever reads the export compares that key with the one that `safety
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -51,6 +51,37 @@ def records(look: Look, *, after_seq: int = 0, limit: int = 500) -> list[dict[st
     for row in rows[:limit]:
         found.append(_record(row, previous))
         previous = row[7].hex()
+    return found
+
+
+def search(
+    look: Look, *, where: Mapping[str, Any], limit: int = 100, before_seq: int | None = None
+) -> list[dict[str, Any]]:
+    """The newest records that fit, oldest of them first. Not verified.
+
+    ``where``: kind, agent, session, ref, since, until (seconds), outcome, text (any part of the body), all optional.
+    """
+    conditions, values = ["seq < ?"], [before_seq if before_seq is not None else 2**62]
+    for key in ("kind", "agent", "session", "ref"):
+        if key in where:
+            conditions.append(f"{key} = ?")
+            values.append(where[key])
+    for key, condition in (("since", "at >= ?"), ("until", "at < ?"), ("text", "instr(body, ?) > 0")):
+        if key in where:
+            conditions.append(condition)
+            values.append(where[key])
+    if "outcome" in where:
+        conditions.append("json_extract(body, '$.outcome') = ?")
+        values.append(where["outcome"])
+    chosen = " AND ".join(conditions)
+    rows = look.db.execute(
+        f"SELECT {COLUMNS} FROM audit WHERE {chosen} ORDER BY seq DESC LIMIT ?",  # noqa: S608 - fixed names
+        (*values, limit),
+    ).fetchall()
+    found = []
+    for row in reversed(rows):
+        before = look.db.execute("SELECT sha256 FROM audit WHERE seq = ?", (row[0] - 1,)).fetchone()
+        found.append(_record(row, before[0].hex() if before else ZERO.hex()))
     return found
 
 

@@ -14,6 +14,9 @@ async def observe(core: Core, raw: dict[str, Any]) -> None:
     """Tell the plugins that a prompt is built."""
     ctx = raw.get("ctx")
     ctx = ctx if isinstance(ctx, dict) else {}
-    known = {"agent": ctx.get("agentId"), "session": ctx.get("sessionKey"), "run": ctx.get("runId")}
-    context = CallContext(core.config.tenant, **{k: v for k, v in known.items() if isinstance(v, str)})
-    await core.observed("before_prompt_build", context=context)
+    agent, session, run = (_text(ctx.get(key)) for key in ("agentId", "sessionKey", "runId"))
+    await core.observed("before_prompt_build", context=CallContext(core.config.tenant, agent, session, run))
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None

@@ -26,8 +26,9 @@ def usage_record(raw: dict[str, Any], now: int) -> UsageRecord | None:
         return None
     usage = event["usage"]
     names = (event.get("runId"), event.get("provider"), event.get("model"), ctx.get("agentId"))
-    counts = [usage.get(key, 0) for key in ("input", "output", "cacheRead", "cacheWrite")]
+    counts = tuple(usage.get(key, 0) for key in ("input", "output", "cacheRead", "cacheWrite"))
     if not all(isinstance(name, str) for name in names) or not all(type(n) is int and n >= 0 for n in counts):
         return None
     run, provider, model, agent = (str(name) for name in names)
-    return UsageRecord(f"hook:{run}", "hook", agent, provider, model, *counts, at=now)
+    taken, given, read, written = counts
+    return UsageRecord(f"hook:{run}", "hook", agent, provider, model, taken, given, read, written, now)
