@@ -20,8 +20,9 @@ from typing import Final
 from safety_wrapper import identity, installation, runner, serve
 from safety_wrapper.bridge import waker
 from safety_wrapper.config import Config
-from safety_wrapper.errors import ConfigError, SafetyError
+from safety_wrapper.errors import ConfigError, SafetyError, WireError
 from safety_wrapper.frames import Client
+from safety_wrapper.identity import Identity
 from safety_wrapper.runner import cgroup
 
 READY_S: Final = 20.0
@@ -34,6 +35,7 @@ class Child:
 
     name: str
     main: Callable[[], None]
+    who: Identity | None
     socket: Path | None = None
     pid: int = 0
     starts: int = 0
@@ -60,11 +62,11 @@ class Supervisor:
         runner.preload()
         plan = serve.load_plugins(self.config)
         self.children = [
-            Child("runner", lambda: runner.serve(self.config), self.config.paths.runner_socket),
-            Child("core", lambda: serve.run(self.config, plan), self.config.paths.admin_socket),
+            Child("runner", lambda: runner.serve(self.config), who.runner, self.config.paths.runner_socket),
+            Child("core", lambda: serve.run(self.config, plan), who.core, self.config.paths.admin_socket),
         ]
         if self.config.gateway.url is not None:
-            self.children.append(Child("waker", lambda: waker.main(self.config)))
+            self.children.append(Child("waker", lambda: waker.main(self.config), None))  # reads the token first
         gc.freeze()  # shared pages stay shared: the collector does not write into them after the fork
         for child in self.children:
             self._start(child)
@@ -132,7 +134,9 @@ class Supervisor:
                 raise ConfigError(f"{child.name} ended at its start", do="its own message stands above")
             try:
                 Client(child.socket, timeout_s=5.0).close()
-            except (OSError, SafetyError):
+            except WireError:
+                return  # it answers; that it does not admit us is as it should be
+            except OSError:
                 time.sleep(0.02)
             else:
                 return
@@ -153,6 +157,8 @@ def _run_child(child: Child) -> None:
     try:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
+        if child.who is not None:
+            identity.become(child.who)
         child.main()
         code = 0
     except SafetyError as exc:
