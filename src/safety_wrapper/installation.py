@@ -55,11 +55,7 @@ def create(
         "tenant": "ten_demo",
         "paths": {"state": str(root / "state"), "run": str(root / "run"), "bundle": str(root / "bundle")},
         "users": dict(SPARE_USERS) if os.getuid() == 0 else {},
-        "plugins": [
-            {"name": p.name, "version": p.version, "sha256": p.sha256, "settings": {}}
-            for p in registry.find_installed()
-            if dev_plugins or not p.editable
-        ],
+        "plugins": allow_list(),
         "dev_plugins": dev_plugins,
         "trust": {"bundle_keys": [{"kid": BUNDLE_KID, "ed25519": signing.public_text(key)}], "threshold": 1},
         "gateway": {"profile": "recommended", "agents": {AGENT: {"workspace": PROFILE}}},
@@ -75,6 +71,13 @@ def create(
     config_path.write_text(configuration.dump(config))
     config_path.chmod(0o644)
     return Installation(root, config, config_path, workspace, key, parse(compiled_bundle))
+
+
+def allow_list() -> list[dict[str, Any]]:
+    """Every plugin that is installed now, as an allow list without settings."""
+    return [
+        {"name": p.name, "version": p.version, "sha256": p.sha256, "settings": {}} for p in registry.find_installed()
+    ]
 
 
 def lay_out(config: Config, who: Identities) -> None:
