@@ -46,7 +46,7 @@ def preload() -> None:
         "".encode(encoding)
     with contextlib.suppress(KeyError):
         pwd.getpwuid(0)
-    asyncio.run(asyncio.sleep(0))
+    asyncio.new_event_loop().close()
 
 
 def serve(config: Config) -> None:
