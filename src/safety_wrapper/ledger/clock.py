@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import time
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -18,6 +17,7 @@ _TIME_ERROR: Final = 5  # adjtimex: the clock is not synchronised
 _STA_UNSYNC: Final = 0x40
 _STATUS_OFFSET: Final = 40  # of timex.status in the 64-bit ABI
 _TIMEX_BYTES: Final = 208
+_ASK_AGAIN_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,29 +88,29 @@ def wait_synchronised(clock: Clock, mark: ClockMark | None, seconds: float) -> N
 class SystemClock:
     """The machine's own clocks. A kernel that can't be asked counts as not synchronised."""
 
-    __slots__ = ("_boot_id", "_timex")
+    __slots__ = ("_asked_at", "_boot_id", "_synchronised")
 
     def __init__(self) -> None:
         self._boot_id = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        self._timex = ctypes.create_string_buffer(_TIMEX_BYTES)
+        self._asked_at = -_ASK_AGAIN_S
+        self._synchronised = False
 
     def reading(self) -> ClockReading:
-        """Look at the clocks now. About 3 µs."""
-        return ClockReading(
-            int(time.time()), time.clock_gettime(time.CLOCK_BOOTTIME), self._boot_id, self._synchronised()
-        )
-
-    def _synchronised(self) -> bool:
-        # Zeroed modes: adjtimex only reads, which needs no privilege. A buffer of its own: the kernel writes into it.
-        self._timex.raw = bytes(_TIMEX_BYTES)
-        state = int(_libc().adjtimex(self._timex))
-        status = int.from_bytes(self._timex.raw[_STATUS_OFFSET : _STATUS_OFFSET + 4], "little")
-        return 0 <= state < _TIME_ERROR and not status & _STA_UNSYNC
+        """Look at the clocks now; the kernel is asked for its synchronisation at most once a second. Hot path."""
+        boottime = time.clock_gettime(time.CLOCK_BOOTTIME)
+        if boottime - self._asked_at >= _ASK_AGAIN_S:
+            self._synchronised = kernel_synchronised()
+            self._asked_at = boottime
+        return ClockReading(int(time.time()), boottime, self._boot_id, self._synchronised)
 
 
-@cache
-def _libc() -> ctypes.PyDLL:
-    return ctypes.PyDLL(None)
+def kernel_synchronised() -> bool:
+    """Whether the kernel says that the wall clock follows a time source. False where it can't be asked."""
+    # Zeroed modes: adjtimex only reads, which needs no privilege.
+    timex = ctypes.create_string_buffer(_TIMEX_BYTES)
+    state = int(ctypes.CDLL(None).adjtimex(timex))
+    status = int.from_bytes(timex.raw[_STATUS_OFFSET : _STATUS_OFFSET + 4], "little")
+    return 0 <= state < _TIME_ERROR and not status & _STA_UNSYNC
 
 
 def _whole(t_ns: int) -> int:

@@ -5,13 +5,14 @@ It is written with each commit under its own MAC, so that rows cut off the end a
 
 from __future__ import annotations
 
+import hmac
 import sqlite3
 from typing import Final
 
 from safety_wrapper.errors import LedgerCorruptError
 from safety_wrapper.ledger.clock import ClockMark
 from safety_wrapper.ledger.keys import LedgerKeys
-from safety_wrapper.ledger.seals import check_mac, row_mac
+from safety_wrapper.ledger.seals import check_mac
 
 ZERO: Final = bytes(32)
 
@@ -20,8 +21,11 @@ _COLUMNS: Final = (
     "owner_count, owner_mac, floor_version, floor_sha256"
 )
 _SELECT: Final = f"SELECT {_COLUMNS}, mac FROM state WHERE id = 1"  # noqa: S608 - fixed text
-_REPLACE: Final = (
-    f"INSERT OR REPLACE INTO state(id, {_COLUMNS}, mac) VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
+_INSERT: Final = f"INSERT INTO state(id, {_COLUMNS}, mac) VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
+_UPDATE: Final = (
+    "UPDATE state SET tenant = ?, t_ns = ?, boottime_ns = ?, boot_id = ?, synchronised = ?, head_seq = ?, "
+    "head_sha256 = ?, checkpoint_seq = ?, checkpoint_at = ?, owner_count = ?, owner_mac = ?, floor_version = ?, "
+    "floor_sha256 = ?, mac = ? WHERE id = 1"
 )
 
 type Counters = tuple[int, bytes, int, int, int, bytes, int | None, str | None]
@@ -95,14 +99,12 @@ def load(db: sqlite3.Connection, keys: LedgerKeys, tenant: str) -> State:
     return state
 
 
-def save(db: sqlite3.Connection, keys: LedgerKeys, state: State, mark: ClockMark) -> None:
-    """Write the row inside the open transaction."""
+def save(db: sqlite3.Connection, keys: LedgerKeys, state: State, mark: ClockMark, *, is_new: bool = False) -> None:
+    """Write the row inside the open transaction. Hot path."""
     values = (state.tenant, mark.t_ns, mark.boottime_ns, mark.boot_id, int(mark.synchronised), *state.counters())
-    db.execute(_REPLACE, (*values, _mac(keys, values)))
+    db.execute(_INSERT if is_new else _UPDATE, (*values, _mac(keys, values)))
 
 
 def _mac(keys: LedgerKeys, values: tuple[object, ...]) -> bytes:
-    # Nanoseconds exceed 2^53, which canonical JSON refuses: numbers go in as text.
-    return row_mac(
-        keys.audit, "sw/state/v1", *(value.hex() if isinstance(value, bytes) else str(value) for value in values)
-    )
+    # repr keeps types and fields apart; canonical JSON refuses nanoseconds, which exceed 2^53.
+    return hmac.digest(keys.audit, b"sw/state/v1\x00" + repr(values).encode("utf-8"), "sha256")

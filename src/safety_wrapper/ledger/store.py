@@ -219,7 +219,7 @@ def _open_checked(db: sqlite3.Connection, files: Files, keys: LedgerKeys, tenant
         fresh = State(tenant, mark)
         fresh.checkpoint_at = mark.now
         db.execute("BEGIN IMMEDIATE")
-        state_row.save(db, keys, fresh, mark)
+        state_row.save(db, keys, fresh, mark, is_new=True)
         db.execute("COMMIT")
     state = state_row.load(db, keys, tenant)
     _verify(db, keys, state, _last_checkpoint(db, keys, state))
