@@ -16,8 +16,7 @@ GOOD = {"method": "GET", "url": "https://api.example.com/v1/things?limit=2&q=a%2
 NOT_THE_MODELS = [
     "Host", "host", "Cookie", "AUTHORIZATION", "Proxy-Authorization", "Connection", "Keep-Alive", "TE", "Trailer",
     "Transfer-Encoding", "Upgrade", "Content-Length", "Expect", "Accept-Encoding", "X-HTTP-Method-Override",
-    "X-Forwarded-For", "X-Forwarded-Host", "Forwarded", "Via", "X-Original-URL", "Sec-Fetch-Site", "Proxy-
-    Connection",
+    "X-Forwarded-For", "X-Forwarded-Host", "Forwarded", "Via", "X-Original-URL", "Sec-Fetch-Site", "Proxy-Connection",
 ]
 # fmt: on
 
