@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from safety_wrapper.canonical import canonical_json
 from safety_wrapper.config import Trust
 from safety_wrapper.errors import BundleSignatureError, ConfigError
 from safety_wrapper.policy import signing
@@ -104,7 +105,7 @@ def test_the_threshold_counts_distinct_keys() -> None:
 def test_one_key_that_signs_twice_counts_once() -> None:
     one, two = new_key("k1"), new_key("k2")
     entry = signing.sign(DATA, "k1", one[0])
-    twice = signing.canonical_json([entry, entry])
+    twice = canonical_json([entry, entry])
     with pytest.raises(BundleSignatureError):
         verify(DATA, twice, Keys((one[1], two[1]), threshold=2))
     assert verify(DATA, twice, Keys((one[1],)))

@@ -8,7 +8,7 @@ from typing import Any
 
 from safety_wrapper.model import Outcome, SafetyClass
 from safety_wrapper.policy import parse
-from safety_wrapper.policy.suite import Verdict, case_key, check
+from safety_wrapper.policy.suite import Classify, Verdict, case_key, check
 from unit.policy.samples import compiled
 
 BUNDLE = parse(compiled())
@@ -42,6 +42,11 @@ def test_a_rule_that_fires_too_often_fails_its_no_match() -> None:
     assert "must not fire" in failures[0].message
 
 
+def _saying(verdict: Verdict) -> Classify:
+    """The sound judge, but for the built-in."""
+    return lambda key, params, context: verdict if key == "builtin:exec" else sound(key, params, context)
+
+
 def test_each_expectation_is_compared() -> None:
     changes: list[tuple[dict[str, Any], str]] = [
         ({"safety_class": SafetyClass.CRITICAL_RED}, "class RED expected, CRITICAL_RED came"),
@@ -51,7 +56,7 @@ def test_each_expectation_is_compared() -> None:
     ]
     for change, message in changes:
         verdict = replace(UNLISTED, **change)
-        failures = check(BUNDLE, lambda key, p, c, v=verdict: v if key == "builtin:exec" else sound(key, p, c))
+        failures = check(BUNDLE, _saying(verdict))
         assert [failure.id for failure in failures] == ["suite.read"]
         assert message in failures[0].message
 
@@ -62,7 +67,7 @@ def test_what_a_case_does_not_say_is_not_compared() -> None:
 
     verdict = Verdict(SafetyClass.RED, external=True, outcome=Outcome.BLOCK, rules=())
     bundle = parse(compiled(change))
-    assert check(bundle, lambda key, p, c: verdict if key == "builtin:exec" else sound(key, p, c)) == []
+    assert check(bundle, _saying(verdict)) == []
 
 
 def test_a_case_means_the_entry_of_its_kind_or_name() -> None:
