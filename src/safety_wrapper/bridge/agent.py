@@ -60,7 +60,7 @@ def server(core: Core, admit: Callable[[Peer], bool]) -> Server:
 async def _hello(core: Core, request: Request) -> dict[str, Any]:
     answer = await gateway_start.hello(core, wire.read(wire.Hello, request.body))
     request.connection.state["complaint"] = core.gateway.complaint
-    request.connection.state["running"] = {}
+    request.connection.state.setdefault("running", {})  # the shim says hello again to ask whether we are ready
     return answer
 
 
