@@ -35,6 +35,10 @@ DEFAULT_FOLDER: Final = Path("/etc/safety-wrapper/openclaw")
 DEFAULT_HOME: Final = Path("/var/lib/openclaw")
 DEFAULT_PORT: Final = 18789
 RECORD: Final = "installed.json"
+_PROVIDERS_TAKE: Final = frozenset({
+    *("type", "properties", "required", "items", "enum", "description", "default", "anyOf", "additionalProperties"),
+    *("pattern", "minLength", "maxLength", "minimum", "maximum", "minItems", "maxItems"),
+})  # fmt: skip
 _MANIFEST: Final = "openclaw.plugin.json"
 
 
@@ -122,12 +126,30 @@ def shim_sha256() -> str:
 
 
 def offered_tools(bundle: Bundle) -> list[dict[str, Any]]:
-    """The tools that a bundle offers to models, as the shim registers them."""
+    """The tools that a bundle offers to models, as the shim registers them.
+
+    Their schemas are cut down to what providers take; the core checks each call against the whole schema.
+    """
     return [
-        {"name": offered_name(entry.name), "description": entry.summary, "parameters": thaw(entry.params)}
+        {"name": offered_name(entry.name), "description": entry.summary, "parameters": _dialect(thaw(entry.params))}
         for entry in bundle.tools.values()
         if entry.offer
     ]
+
+
+def _dialect(schema: Any) -> Any:
+    """A JSON schema without the keywords that a provider would refuse the whole request for."""
+    if not isinstance(schema, dict):
+        return schema
+    kept = {key: value for key, value in schema.items() if key in _PROVIDERS_TAKE}
+    for key in ("items", "additionalProperties"):
+        if key in kept:
+            kept[key] = _dialect(kept[key])
+    if "anyOf" in kept:
+        kept["anyOf"] = [_dialect(part) for part in kept["anyOf"]]
+    if "properties" in kept:
+        kept["properties"] = {name: _dialect(part) for name, part in kept["properties"].items()}
+    return kept
 
 
 def tools_json(tools: Iterable[Mapping[str, Any]]) -> bytes:
