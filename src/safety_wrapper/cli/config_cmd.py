@@ -79,6 +79,27 @@ def show(*, as_json: bool) -> None:
 
 
 @config_group.command()
+@admin.json_option
+def prepare(*, as_json: bool) -> None:
+    """Make the installation's folders with their owners, and the ledger's key if there is none.
+
+    The units do this at each start of the machine, as root. Safe to repeat.
+
+    \b
+    Example:
+      safety-wrapper config prepare
+    """
+    from safety_wrapper import identity, installation
+
+    config = admin.settings()
+    installation.lay_out(config, identity.resolve(config.users))
+    if as_json:
+        admin.print_json({"state": str(config.paths.state), "run": str(config.paths.run)})
+    else:
+        click.echo(f"{config.paths.state} and {config.paths.run} are in place.")
+
+
+@config_group.command()
 @click.argument("names", nargs=-1)
 @click.option("--write", is_flag=True, help="Put them on the allow list, as they are now.")
 @_source_option

@@ -104,6 +104,15 @@ def test_a_plugin_that_is_not_installed(run: Run, installed: list[InstalledPlugi
     assert run("config", "plugins", "firewall", "--write").code == 2
 
 
+def test_prepare_makes_folders_and_key_once(run: Run, tmp_path: Path) -> None:
+    assert run("config", "prepare").code == 0
+    key = tmp_path / "state" / "core" / "ledger.key"
+    before = key.read_bytes()
+    assert run("config", "prepare", "--json").code == 0
+    assert key.read_bytes() == before
+    assert (tmp_path / "run" / "runner").is_dir()
+
+
 def test_warnings(run: Run, tmp_path: Path) -> None:
     (tmp_path / "config.yaml").chmod(0o666)
     warnings = run("config", "apply", "--json").json["warnings"]
