@@ -1,8 +1,7 @@
-"""Put the shim and the gateway's configuration in place, take them away, and say whether they are still what they were.
+"""Put the shim and the gateway's configuration in place, and take them away.
 
 An installation is a handful of files in one root-owned folder. ``plan`` says what would be written, ``apply`` writes
-it, ``examine`` compares what lies there now with what was written. What the gateway runs is its own private copy of
-the plugin: the digests prove what was installed, the wire and the shim's hello tell what runs.
+it; ``openclaw_doctor`` compares what lies there with what was written.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import json
 import os
 import secrets
 import shutil
-import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -91,16 +89,6 @@ class Plan:
     files: tuple[PlannedFile, ...]
     difference: str
     digests: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that ``doctor`` looked at. ``weaker``: as installed, but less than the recommended profile gives."""
-
-    name: str
-    ok: bool
-    detail: str
-    weaker: bool = False
 
 
 # ── what is shipped ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -231,6 +219,7 @@ def plan(
     record = {
         "version": 1, "gateway_version": GATEWAY_VERSION, "profile": config.gateway.profile,
         "shim_sha256": shim_sha256(), "tools_sha256": hashlib.sha256(listed).hexdigest(), "files": digests,
+        "program": str(program),
     }  # fmt: skip
     files.append(PlannedFile(layout.record, json.dumps(record, indent=1, sort_keys=True).encode() + b"\n"))
     return Plan(layout, tuple(files), openclaw_config.difference(existing, gateway), digests)
@@ -263,13 +252,19 @@ def apply(plan: Plan, config: Config, *, existing: bytes | None = None) -> None:
         _write(token_file, token.encode() + b"\n", -1, mode=0o400)
 
 
-def uninstall(layout: Layout) -> bytes | None:
-    """Remove everything that ``apply`` wrote, but not the gateway's home. Gives the former configuration, if kept."""
-    before = layout.backup.read_bytes() if layout.backup.exists() else None
+def uninstall(layout: Layout, restore: Path | None = None) -> bool:
+    """Remove everything that ``apply`` wrote, but not the gateway's home.
+
+    The configuration of before goes to ``restore``; without it, it stays where it was kept. True when there is one.
+    """
+    kept = layout.backup.exists()
+    if kept and restore is not None:
+        shutil.copyfile(layout.backup, restore)
+        layout.backup.unlink()
     shutil.rmtree(layout.folder / "plugin", ignore_errors=True)
-    for path in (layout.config, layout.environment, layout.unit, layout.backup, layout.record):
+    for path in (layout.config, layout.environment, layout.unit, layout.record):
         path.unlink(missing_ok=True)
-    return before
+    return kept
 
 
 def _token(existing: Mapping[str, Any], layout: Layout) -> str:
@@ -305,87 +300,3 @@ def _make_home(home: Path, owner: identity.Identity) -> None:
         if os.getuid() == 0:
             os.chown(folder, owner.uid, owner.gid)
         folder.chmod(0o700)
-
-
-# ── doctor ───────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def examine(config: Config) -> list[Finding]:
-    """Compare what lies on the disk with what was installed and with what this package ships. Changes nothing."""
-    layout = layout_of(config)
-    try:
-        record = json.loads(layout.record.read_bytes())
-        installed: dict[str, str] = dict(record["files"])
-        shim, profile = str(record["shim_sha256"]), str(record["profile"])
-    except FileNotFoundError:
-        return [Finding("installed", ok=False, detail="nothing here: run `safety-wrapper openclaw install`")]
-    except (ValueError, KeyError, TypeError):
-        return [Finding("installed", ok=False, detail="installed.json is damaged: install again")]
-    shim_fault = [] if shim == shim_sha256() else ["install again, then restart the gateway"]
-    profile_fault = [] if profile == config.gateway.profile else ["install again"]
-    return [
-        _same(layout, installed),
-        _strangers(layout, installed),
-        _owned(layout, installed),
-        _listed("shim", shim_fault, "the shipped one", "of another version"),
-        _listed("profile", profile_fault, profile, "differs from the configuration"),
-        *_weaker(config),
-    ]
-
-
-def _listed(name: str, faults: list[str], good: str, bad: str) -> Finding:
-    return Finding(name, ok=not faults, detail=f"{bad}: {', '.join(faults)}" if faults else good)
-
-
-def _same(layout: Layout, installed: Mapping[str, str]) -> Finding:
-    changed = [name for name, digest in sorted(installed.items()) if _digest(layout.folder / name) != digest]
-    return _listed("files", changed, f"{len(installed)} unchanged", "changed or missing since the installation")
-
-
-def _strangers(layout: Layout, installed: Mapping[str, str]) -> Finding:
-    known = {layout.folder / name for name in installed}
-    present = layout.plugin.rglob("*")
-    foreign = sorted(str(p.relative_to(layout.plugin)) for p in present if p.is_symlink() or p not in known)
-    return _listed("plugin folder", foreign, "nothing foreign", "not ours")
-
-
-def _owned(layout: Layout, installed: Mapping[str, str]) -> Finding:
-    """Nothing here may be written by another user than the one who installed it, nor may a folder above it."""
-    owner = layout.record.stat().st_uid
-    paths = [layout.folder / name for name in [*installed, RECORD]]
-    folders = {layout.folder, *layout.folder.parents, *(path.parent for path in paths)}
-    loose = [str(path) for path in sorted({*paths, *folders}) if _loose(path, owner)]
-    return _listed("owners", loose, "sealed", "can be changed by others")
-
-
-def _loose(path: Path, owner: int) -> bool:
-    try:
-        info = path.lstat()
-    except FileNotFoundError:
-        return False  # reported as missing
-    if info.st_uid not in {0, owner}:
-        return True
-    if stat.S_ISDIR(info.st_mode):
-        return bool(info.st_mode & 0o022) and not info.st_mode & stat.S_ISVTX
-    return bool(info.st_mode & 0o222)
-
-
-def _weaker(config: Config) -> list[Finding]:
-    """What this installation gives less than the recommended one, each in a sentence."""
-    found = []
-    if config.gateway.profile == "builtin":
-        found.append(
-            "the gateway's own tools run outside our sandbox: before_tool_call alone gates them, and a shim that "
-            "fails to load leaves them ungated"
-        )
-    if not identity.resolve(config.users).apart:
-        found.append("one user for all: code of the gateway can read our files and speak to our admin socket")
-    found.append("code of the gateway's user can start another gateway; it gets what the core allows, no more")
-    return [Finding("weaker", ok=True, detail=detail, weaker=True) for detail in found]
-
-
-def _digest(path: Path) -> str | None:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest() if not path.is_symlink() else None
-    except OSError:
-        return None
