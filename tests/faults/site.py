@@ -25,7 +25,7 @@ def make(root: Path) -> dict[str, str]:
 
 
 def allow_list(env: dict[str, str], settings: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """The allow list of the plugins named in ``settings``, as a process with ``env`` finds them."""
+    """The allow list of all plugins that a process with ``env`` finds, with the settings given for some."""
     code = (
         "import json; from safety_wrapper import registry;"
         "print(json.dumps([[p.name, p.version, p.sha256] for p in registry.find_installed()]))"
@@ -34,7 +34,6 @@ def allow_list(env: dict[str, str], settings: dict[str, dict[str, Any]]) -> list
         [sys.executable, "-c", code], env={**os.environ, **env}, check=True, capture_output=True, text=True
     )
     return [
-        {"name": name, "version": version, "sha256": sha256, "settings": settings[name]}
+        {"name": name, "version": version, "sha256": sha256, "settings": settings.get(name, {})}
         for name, version, sha256 in json.loads(done.stdout)
-        if name in settings
     ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -18,15 +19,24 @@ from typing import Any
 
 import pytest
 from faults import site
-from safety_wrapper import installation
+from safety_wrapper import installation, registry
 from safety_wrapper.bridge.peer import Peer
-from safety_wrapper.hookspecs import CONTRACTS, VAULT_HOOKS
+from safety_wrapper.cli import base_policy
+from safety_wrapper.cli.policy_source import compile_source
+from safety_wrapper.hookspecs import CONTRACTS, VAULT_HOOKS, hookimpl
 from safety_wrapper.testing.live import SESSION, Live, refused, running, text_of
 
 CANARY = "exception-text-that-must-not-get-out"
 RUNTIME_FAULTS = ("raises", "wrong_type", "late")
 #: Hooks whose answer is ignored: a wrong type is no fault of theirs.
-ANSWER_IGNORED = {"after_tool_call", "llm_output", "before_prompt_build", "gateway_start", "notify_approval", "record_usage"}
+ANSWER_IGNORED = {
+    "after_tool_call",
+    "llm_output",
+    "before_prompt_build",
+    "gateway_start",
+    "notify_approval",
+    "record_usage",
+}
 AT_START = {"register_tools"}
 
 
@@ -43,15 +53,35 @@ class Rig:
         return len(self.live.ask("audit.search", where={"kind": "alarm"}, limit=500)["records"])
 
 
+#: A tool that the fault plugin owns, beside those of the base policy.
+FAULT_TOOL = """\
+- name: fault.run
+  kind: own_tool
+  runs: adapter
+  offer: true
+  summary: Misbehave.
+  params: {type: object, additionalProperties: false, properties: {note: {type: string, maxLength: 100}}}
+  base: {class: YELLOW, external: true}
+"""
+
+
 @pytest.fixture(scope="module")
-def rig(tmp_path_factory: pytest.TempPathFactory, base_bundle: bytes) -> Iterator[Rig]:
-    root = tmp_path_factory.mktemp("faults")
+def fault_bundle(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    source = tmp_path_factory.mktemp("policy") / "base"
+    shutil.copytree(base_policy.source(), source)
+    (source / "tools" / "fault.yaml").write_text(FAULT_TOOL)
+    return compile_source(source)
+
+
+@pytest.fixture(scope="module")
+def rig(module_room: Path, fault_bundle: bytes) -> Iterator[Rig]:
+    root = module_room
     env = site.make(root)
     control = root / "control.json"
     control.write_text("{}")
-    plugins = site.allow_list(env, {"classification": {}, "fault": {"control": str(control)}})
+    plugins = site.allow_list(env, {"fault": {"control": str(control)}})
     changes = {"plugins": plugins, "limits": {"execute_s": 1.0, "calls_per_s": 1000, "burst": 1000}}
-    with running(root, base_bundle, changes=changes, env=env) as live, live.agent() as peer:
+    with running(root, fault_bundle, changes=changes, env=env) as live, live.agent() as peer:
         yield Rig(live, peer, control)
 
 
@@ -68,8 +98,7 @@ def held_call(rig: Rig) -> dict[str, Any]:
 
 
 def adapter_call(rig: Rig) -> dict[str, Any]:
-    url = "https://example.com/"
-    held = rig.live.execute(rig.peer, "sw_http__request", {"method": "POST", "url": url, "body": str(time.monotonic_ns())})
+    held = rig.live.execute(rig.peer, "sw_fault__run", {"note": str(time.monotonic_ns())})
     request = held["decision"]["request"]
     shown = rig.live.ask("approvals.get", id=request)["request"]
     rig.live.ask("approvals.decide", id=request, decision="approve", shown_digest=shown["digest"])
@@ -115,7 +144,12 @@ def spawn(rig: Rig) -> dict[str, Any]:
     context = {"agent": "main", "session": SESSION, "run": "run-1"}
     params = {"task": "look around"}
     return rig.peer.call(
-        "decide", tool_call_id=f"s{time.monotonic_ns()}", tool="sessions_spawn", kind="spawn", params=params, context=context
+        "decide",
+        tool_call_id=f"s{time.monotonic_ns()}",
+        tool="sessions_spawn",
+        kind="spawn",
+        params=params,
+        context=context,
     )
 
 
@@ -158,7 +192,9 @@ ENDS: dict[str, Callable[[Rig, dict[str, Any]], None]] = {
     "CRITICAL_RED and block": blocked,
     "nothing runs; the call ends as an error": lambda rig, answer: _assert(answer["result"]["is_error"]),
     "message cancelled": lambda rig, answer: _assert(answer.get("cancel") is True and "content" not in answer),
-    "text withheld": lambda rig, answer: _assert(answer.get("withheld") is True and not {"message", "content"} & set(answer)),
+    "text withheld": lambda rig, answer: _assert(
+        answer.get("withheld") is True and not {"message", "content"} & set(answer)
+    ),
     "alarm recorded; the result stays as it is": alarmed,
     "alarm recorded": alarmed,
     "budget counts as spent": alarmed,
@@ -258,43 +294,53 @@ LOAD_CELLS = [(hook, shape) for hook in CONTRACTS for shape in ("async", "wrappe
 
 
 @pytest.mark.parametrize(("hook", "shape"), LOAD_CELLS)
-def test_a_hook_of_the_wrong_make_stops_the_start(tmp_path: Path, base_bundle: bytes, hook: str, shape: str) -> None:
-    tmp_path.chmod(0o755)
-    env = site.make(tmp_path)
-    control = tmp_path / "control.json"
+def test_a_hook_of_the_wrong_make_stops_the_start(room: Path, base_bundle: bytes, hook: str, shape: str) -> None:
+    env = site.make(room)
+    control = room / "control.json"
     control.write_text("{}")
     settings = {"control": str(control), "shape": {"hook": hook, "shape": shape}}
-    plugins = site.allow_list(env, {"classification": {}, "fault": settings})
-    code, said = _starts(tmp_path, env, plugins, base_bundle)
+    plugins = site.allow_list(env, {"fault": settings})
+    code, said = _starts(room, env, plugins, base_bundle)
     assert code != 0, said
     assert hook in said
     assert "Traceback" not in said
 
 
 @pytest.mark.parametrize("fault", ["raises", "wrong_type"])
-def test_a_fault_while_tools_are_registered_stops_the_start(tmp_path: Path, base_bundle: bytes, fault: str) -> None:
-    tmp_path.chmod(0o755)
-    env = site.make(tmp_path)
-    control = tmp_path / "control.json"
+def test_a_fault_while_tools_are_registered_stops_the_start(room: Path, base_bundle: bytes, fault: str) -> None:
+    env = site.make(room)
+    control = room / "control.json"
     control.write_text(json.dumps({"hook": "register_tools", "fault": fault}))
-    plugins = site.allow_list(env, {"classification": {}, "fault": {"control": str(control)}})
-    code, said = _starts(tmp_path, env, plugins, base_bundle)
+    plugins = site.allow_list(env, {"fault": {"control": str(control)}})
+    code, said = _starts(room, env, plugins, base_bundle)
     assert code != 0, said
     assert "register_tools" in said
     assert CANARY not in said
 
 
-def test_without_any_classifier_everything_is_blocked(tmp_path: Path, base_bundle: bytes) -> None:
-    with running(tmp_path, base_bundle, changes={"plugins": []}) as live, live.agent() as peer:
-        answer = live.execute(peer, "sw_list", {"path": "/work"})
-        assert refused(answer)
-        assert answer["decision"]["outcome"] == "block"
-        assert live.ask("status")["protected"] is False
+def test_without_any_plugin_the_core_does_not_start(room: Path, base_bundle: bytes) -> None:
+    """Installed plugins that the list leaves out stop the start: an empty list can't be an empty guard."""
+    code, said = _starts(room, {}, [], base_bundle)
+    assert code != 0, said
+    assert "not on the allow list" in said
 
 
-def test_hooks_of_the_vault_are_not_loaded_by_the_core(rig: Rig) -> None:
+@pytest.mark.parametrize("hook", sorted(VAULT_HOOKS))
+def test_hooks_of_the_vault_are_not_loaded_by_the_core(hook: str) -> None:
     """Secrets are one process's affair: the core's plan holds none of these functions, whatever a plugin offers."""
-    from safety_wrapper import registry
+    assert registry.vet({"tool": _Offers()}).hooks[hook] == ()
+    assert registry.vet({"tool": _Offers()}, process="vault").hooks[hook] != ()
 
-    plan = registry.vet({"p": type("P", (), {})()})
-    assert all(plan.hooks[hook] == () for hook in VAULT_HOOKS)
+
+class _Offers:
+    @hookimpl
+    def find_secret_spans(self, segment: bytes) -> list[object]:
+        return []
+
+    @hookimpl
+    def load_secrets(self) -> list[object]:
+        return []
+
+    @hookimpl
+    def release_secret(self, slot: str) -> None:
+        return None

@@ -28,8 +28,8 @@ from safety_wrapper.testing.live import Live, refused, running, start
 
 
 @pytest.fixture
-def live(tmp_path: Path, base_bundle: bytes) -> Iterator[Live]:
-    with running(tmp_path, base_bundle) as made:
+def live(room: Path, base_bundle: bytes) -> Iterator[Live]:
+    with running(room, base_bundle) as made:
         yield made
 
 
@@ -186,9 +186,9 @@ def test_a_slow_frame_is_cut_off(shared: Live) -> None:
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory, base_bundle: bytes) -> Iterator[Live]:
+def shared(module_room: Path, base_bundle: bytes) -> Iterator[Live]:
     changes = {"limits": {"calls_per_s": 1000, "burst": 1000}}
-    with running(tmp_path_factory.mktemp("frames"), base_bundle, changes=changes) as made:
+    with running(module_room, base_bundle, changes=changes) as made:
         yield made
 
 
@@ -212,14 +212,13 @@ def test_ledger_replaced_under_the_running_core(live: Live) -> None:
         assert_blocked(green(live, peer), "sw.fault")
 
 
-def test_ledger_disk_full(tmp_path: Path, base_bundle: bytes) -> None:
+def test_ledger_disk_full(room: Path, base_bundle: bytes) -> None:
     """The state lies on a small disk that is filled to the last byte; nothing runs until there is space again."""
-    disk = tmp_path / "state"
+    disk = room / "state"
     disk.mkdir()
-    tmp_path.chmod(0o755)
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m,mode=755", "sw-test", str(disk)], check=True)
     try:
-        with running(tmp_path, base_bundle) as live, live.agent() as peer:
+        with running(room, base_bundle) as live, live.agent() as peer:
             assert_runs(live, peer)
             before = live.ask("audit.tail", after_seq=0, limit=500)["records"]
             _fill(disk / "filler")
@@ -252,9 +251,8 @@ def _fill(path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["missing", "tampered", "truncated", "unsigned"])
-def test_without_a_good_bundle_everything_is_blocked(tmp_path: Path, base_bundle: bytes, how: str) -> None:
-    tmp_path.chmod(0o755)
-    made = installation.create(tmp_path, base_bundle)
+def test_without_a_good_bundle_everything_is_blocked(room: Path, base_bundle: bytes, how: str) -> None:
+    made = installation.create(room, base_bundle)
     folder = (made.config.paths.bundle / "current").resolve()
     data, signature = folder / "bundle.json", folder / "bundle.sig"
     good = data.read_bytes(), signature.read_bytes()
@@ -281,16 +279,19 @@ def test_without_a_good_bundle_everything_is_blocked(tmp_path: Path, base_bundle
         live.stop()
 
 
-def test_a_refused_activation_leaves_the_last_known_good_in_force(live: Live, base_bundle: bytes, tmp_path: Path) -> None:
-    incoming = tmp_path / "candidate"
+def test_a_refused_activation_leaves_the_last_known_good_in_force(live: Live, base_bundle: bytes, room: Path) -> None:
+    incoming = room / "candidate"
     incoming.mkdir()
     bundle = json.loads(base_bundle)
 
     def offer(version: int, *, sign: bool = True) -> dict[str, Any]:
-        data = json.dumps({**bundle, "version": version}, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+        data = json.dumps(
+            {**bundle, "version": version}, sort_keys=True, separators=(",", ":"), ensure_ascii=False
+        ).encode()
         (incoming / "bundle.json").write_bytes(data)
-        key = live.made.bundle_key if sign else signing.generate_key(tmp_path / f"stranger{version}.pem", "throwaway")
-        (incoming / "bundle.sig").write_bytes(signing.sign(data, [key]))
+        key = live.made.bundle_key if sign else signing.generate_key(room / f"stranger{version}.pem")
+        signatures = signing.signatures_json([signing.sign(data, installation.BUNDLE_KID, key)])
+        (incoming / "bundle.sig").write_bytes(signatures)
         return live.ask("bundle.activate", path=str(incoming))
 
     with live.agent() as peer:

@@ -64,7 +64,7 @@ def _misbehave(hook: str, fault: str | None) -> Any:
     if fault == "empty":
         return None
     if hook == "register_tools":
-        return ["http.request"]
+        return ["fault.run"]
     if hook == "execute_tool_call":
         return ToolResult("the tool ran")
     if hook in {"check_health", "find_secret_spans", "load_secrets"}:
