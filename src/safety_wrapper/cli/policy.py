@@ -246,10 +246,16 @@ def explain(*, source: Path, tool: str, kind: str | None, params: str, context_t
       safety-wrapper policy explain policy_bundles/base --tool exec --params '{"command":"rm -r /srv/x"}'
     """
     from safety_wrapper.cli import policy_report
+    from safety_wrapper.errors import BundleFormatError
     from safety_wrapper.policy import suite
+    from safety_wrapper.policy.shape import check_context
     from safety_wrapper.trial import Trial, context_of
 
     values, context = _object(params, "--params"), _object(context_text, "--context")
+    try:
+        check_context(context)
+    except BundleFormatError as exc:
+        raise click.UsageError(f"--context: {exc.message}") from exc
     bundle = _bundle_of(source)
     key = suite.case_key(bundle, tool, kind)
     plan, used = policy_report.installed_plan(quiet=as_json)

@@ -29,6 +29,7 @@ FILES: Final = ("bundle.yaml", "egress.yaml", "prices.yaml", "redaction.yaml", "
 NOTES: Final = ("README.md",)
 MAX_FILES: Final = 500
 _STEM: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}\.yaml")
+_INSTANT: Final = re.compile(r"\d{4}-\d\d-\d\d(?:T\d\d:\d\d(?::\d\d)?(?:Z|[-+]\d\d:\d\d))?", re.ASCII)
 _HEAD: Final = ("name", "version", "min_wrapper", "expires_at")
 
 
@@ -195,18 +196,18 @@ def _head(work: _Work, expires_at: int | None) -> dict[str, Any]:
 
 def _instant(text: str) -> int | None:
     """Seconds of an ISO date (00:00 UTC of that day) or of an instant that says its zone."""
+    if not _INSTANT.fullmatch(text):
+        return None
     try:
-        if len(text) == len("2027-06-30"):
-            return int(dt.datetime.combine(dt.date.fromisoformat(text), dt.time(), dt.UTC).timestamp())
-        at = dt.datetime.fromisoformat(text)
+        return int(dt.datetime.fromisoformat(text if "T" in text else f"{text}T00:00Z").timestamp())
     except ValueError:
         return None
-    return int(at.timestamp()) if at.tzinfo is not None else None
 
 
 def _entries(work: _Work, part: str) -> list[tuple[Any, _Origin]]:
     """The items of all list files of a part, with their origins."""
     found: list[tuple[Any, _Origin]] = []
+    key = "name" if part == "tools" else "id"
     for name in sorted(work.documents):
         if name != part and not name.startswith(f"{part}/"):
             continue
@@ -215,11 +216,11 @@ def _entries(work: _Work, part: str) -> list[tuple[Any, _Origin]]:
             work.complain(name, (), "must be a list")
             continue
         for index, item in enumerate(value):
-            label = item.get("id", item.get("name", "")) if isinstance(item, dict) else ""
+            label = item.get(key) if isinstance(item, dict) else None
             if not isinstance(item, dict):
                 work.complain(name, (index,), "must be a mapping")
             elif not isinstance(label, str) or not label:
-                work.complain(name, (index,), "must begin with its id (a tool: with its name)")
+                work.complain(name, (index,), f"must say its {key}")
             else:
                 found.append((item, _Origin(name, (index,), label)))
     return found

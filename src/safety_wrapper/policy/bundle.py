@@ -151,7 +151,7 @@ def _tool(entry: dict[str, Any], adapter: dict[str, Any] | None) -> ToolEntry:
         summary=entry["summary"],
         params=frozen["params"],
         base_class=SafetyClass[entry["base"]["class"]],
-        base_external=entry["base"]["external"],
+        base_external=entry["base"]["external"] or entry["base"]["class"] == "YELLOW_EXTERNAL",
         effects=tuple(EffectTemplate(e["kind"], e["resource"], tuple(e["from"])) for e in entry["effects"]),
         definition_sha256=digest("sw/tool/v1", {"adapter": adapter, "tool": entry}),
         raw=frozen,

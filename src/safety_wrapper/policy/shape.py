@@ -33,14 +33,23 @@ def check_shape(value: Any) -> None:
         raise BundleShapeError(faults)
 
 
+def check_context(value: Any) -> None:
+    """Raise BundleShapeError unless ``value`` is a test context as a case of the suite may have."""
+    if faults := tuple(islice(_schema_faults(value, "#/$defs/case/properties/context"), MAX_FAULTS)):
+        raise BundleShapeError(faults)
+
+
 @cache
-def _validator() -> jsonschema_rs.Validator:
+def _validator(part: str) -> jsonschema_rs.Validator:
+    schema = json.loads(_SCHEMA.read_bytes())
+    if part:
+        schema = {"$ref": part, "$defs": schema["$defs"]}
     # patterns on the linear-time engine: what is judged here may be hostile
-    return jsonschema_rs.validator_for(json.loads(_SCHEMA.read_bytes()), pattern_options=jsonschema_rs.RegexOptions())
+    return jsonschema_rs.validator_for(schema, pattern_options=jsonschema_rs.RegexOptions())
 
 
-def _schema_faults(value: Any) -> Iterator[Fault]:
-    for error in _validator().iter_errors(value):
+def _schema_faults(value: Any, part: str = "") -> Iterator[Fault]:
+    for error in _validator(part).iter_errors(value):
         yield Fault(tuple(error.instance_path), visible(error.message[:200]))
 
 
