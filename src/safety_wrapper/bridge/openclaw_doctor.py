@@ -93,8 +93,8 @@ def _owned(layout: Layout, installed: Mapping[str, str]) -> Finding:
     owner = layout.record.stat().st_uid
     paths = [layout.folder / name for name in [*installed, RECORD]]
     folders = {layout.folder, *layout.folder.parents, *(path.parent for path in paths)}
-    loose = [str(path) for path in sorted({*paths, *folders}) if loose(path, owner)]
-    return _listed("owners", loose, "sealed", "can be changed by others")
+    faults = [str(path) for path in sorted({*paths, *folders}) if loose(path, owner)]
+    return _listed("owners", faults, "sealed", "can be changed by others")
 
 
 def loose(path: Path, owner: int) -> bool:
