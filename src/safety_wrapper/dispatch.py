@@ -83,7 +83,7 @@ def classify(plan: Plan, call: ToolCall, policy: Any) -> Classification:
             raise ClassifyError("a classifier answered with a wrong type")
     if not answers:
         raise ClassifyError("no classifier has an opinion")
-    return answers[0] if len(answers) == 1 else combine(answers)
+    return answers[0] if len(answers) == 1 and not _leaves_unsaid(answers[0]) else combine(answers)
 
 
 def _ask(functions: Sequence[Callable[..., Any]], *arguments: Any) -> list[Any]:
@@ -94,12 +94,13 @@ def _ask(functions: Sequence[Callable[..., Any]], *arguments: Any) -> list[Any]:
 def combine(answers: Sequence[Classification]) -> Classification:
     """Strictest class, any external, any opaque, union of effects and rules; the strictest answer's reason.
 
-    Independent of order: equals are broken by their text. ``answers`` must not be empty.
+    Independent of order: equals are broken by their text. ``answers`` must not be empty. YELLOW_EXTERNAL is external,
+    said or not: else another plugin's RED would take the call out of the external gate.
     """
     strictest = min(answers, key=lambda c: (-c.safety_class, not c.opaque, not c.rules, c.rules, c.reason, c.instead))
     return Classification(
         safety_class=strictest.safety_class,
-        external=any(c.external for c in answers),
+        external=any(c.external or _leaves_unsaid(c) for c in answers),
         effects=tuple(sorted({e for c in answers for e in c.effects}, key=_effect_key)),
         rules=tuple(sorted({r for c in answers for r in c.rules})),
         reason=strictest.reason,
@@ -337,6 +338,10 @@ def _is_result(result: object) -> bool:
         and type(result.is_error) is bool
         and type(result.truncated_bytes) is int
     )
+
+
+def _leaves_unsaid(answer: Classification) -> bool:
+    return answer.safety_class is SafetyClass.YELLOW_EXTERNAL and not answer.external
 
 
 def _effect_key(effect: Effect) -> tuple[str, str, str]:
