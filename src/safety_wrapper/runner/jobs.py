@@ -2,13 +2,15 @@
 
 Two processes are watched by pidfd: bubblewrap itself (our child) and the sandbox's first process, whose end means
 that the kernel has already ended every other process inside. A run is over when both are; whether someone still holds
-the output's pipes plays no part.
+the output's pipes plays no part. Bubblewrap may go before the sandbox's first process, which then becomes our child
+(:func:`adopt_orphans`), so that no zombie depends on how well the machine's own init reaps.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import json
 import os
 import signal
@@ -25,11 +27,17 @@ from safety_wrapper.runner.sandbox import Launch, abandon
 
 START_FAILED: Final = "The sandbox could not be started: check that the working folder exists.\n"
 _CHUNK: Final = 65_536
+_PR_SET_CHILD_SUBREAPER: Final = 36
 _UMASK: Final = 0o027
 #: After the sandbox's first process was killed, bubblewrap ends by itself; it is killed when that takes this long.
 _PATIENCE_S: Final = 3.0
 _REMOVE_AGAIN_S: Final = 0.05
 _REMOVE_TRIES: Final = 200
+
+
+def adopt_orphans() -> None:
+    """Make this process the parent of what its children leave behind. Where the kernel refuses, init reaps them."""
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 class Job:
@@ -51,7 +59,8 @@ class Job:
         self._texts: dict[int, bytearray] = {}
         self._counts: dict[int, int] = {}
         self._report = bytearray()
-        self._inner = -1  # pidfd of the sandbox's first process
+        self._inner = -1  # pidfd of the sandbox's first process, until it ended
+        self._inner_pid = 0
         self._outer = -1  # pidfd of bubblewrap
         self._ran = False  # bubblewrap reported the program's exit status
         self._max_rss_bytes = 0
@@ -131,7 +140,7 @@ class Job:
         if parent != self._process.pid:
             os.close(inner)
             return
-        self._inner = inner
+        self._inner, self._inner_pid = inner, pid
         self._loop.add_reader(inner, self._inner_ended)
         if self._ended != "exit":
             _send_kill(inner)
@@ -188,9 +197,7 @@ class Job:
         self._loop.remove_reader(self._outer)
         os.close(self._outer)
         self._outer = -1
-        _, status, usage = os.wait4(self._process.pid, 0)
-        self._process.returncode = os.waitstatus_to_exitcode(status)
-        self._max_rss_bytes = usage.ru_maxrss * 1024
+        self._process.returncode = os.waitstatus_to_exitcode(self._reap(self._process.pid))
         if self._launch.status in self._open:
             self._take_report(self._launch.status)  # the last one
         if self._inner >= 0:
@@ -200,6 +207,9 @@ class Job:
     def _finish(self) -> None:
         if self._inner >= 0 or self._outer >= 0 or self.done.done():
             return
+        if self._inner_pid:
+            with contextlib.suppress(ChildProcessError):  # bubblewrap reaped it
+                self._reap(self._inner_pid)
         for fd in (self._out, self._err):
             # The writers are dead: what is left is in the pipe, at most its capacity. Nobody else's end is waited for.
             while fd in self._open and self._counts[fd] <= self._limits.output_bytes:
@@ -216,6 +226,12 @@ class Job:
         outcome = self._outcome(peak or self._max_rss_bytes)
         self._remove_slot()
         self.done.set_result(outcome)
+
+    def _reap(self, pid: int) -> int:
+        """Take a dead child's status, and note what the largest process below it held."""
+        _, status, usage = os.wait4(pid, 0)
+        self._max_rss_bytes = max(self._max_rss_bytes, usage.ru_maxrss * 1024)
+        return status
 
     def _outcome(self, max_rss_bytes: int) -> RunOutcome:
         ended, code = self._ended, self._process.returncode

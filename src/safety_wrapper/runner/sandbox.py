@@ -122,12 +122,15 @@ def prepare(request: RunRequest, profile: RunnerProfile, limits: Limits) -> Laun
     launch = Launch()
     try:
         launch.status, writer = os.pipe()
-        launch.inherited.append(writer)
+        # Bubblewrap keeps a reader of its own reports: if the runner dies, a broken pipe must not stop bubblewrap
+        # half-way, between making the sandbox's first process and letting it go on; it would wait for ever.
+        reader = os.dup(launch.status)
+        launch.inherited += [writer, reader]
         opener, launch.gate = os.pipe()
         launch.inherited.append(opener)
         options = _options(launch, request, profile, writer)
         arguments = launch.data("".join(option + "\0" for option in options).encode("utf-8", "surrogateescape"))
-        program = _program(launch, request, opener)
+        program = _program(launch, request, opener, reader)
         launch.stdin = os.open(os.devnull, os.O_RDONLY) if request.stdin is None else int(launch.data(request.stdin))
         if request.stdin is None:
             launch.inherited.append(launch.stdin)
@@ -181,9 +184,9 @@ def default_folder(profile: RunnerProfile) -> str:
     return WORK if any(str(bind.to) == WORK for bind in profile.binds) else _TMP
 
 
-def _program(launch: Launch, request: RunRequest, gate: int) -> list[str]:
+def _program(launch: Launch, request: RunRequest, gate: int, unused: int) -> list[str]:
     """The words that wait at the gate, then become the program. ``read`` fails when the runner is gone."""
-    wait = f"read -rN1 -u {gate} _ || exit 125; exec {gate}<&-; "
+    wait = f"read -rN1 -u {gate} _ || exit 125; exec {gate}<&- {unused}<&-; "
     if request.argv[:2] == (BASH, "-c") and len(request.argv) == 3:
         # The text is read from a descriptor: other users don't see it, and it may exceed the kernel's 128 KiB.
         text = launch.data(request.argv[2].encode())

@@ -23,7 +23,7 @@ from safety_wrapper.errors import ConfigError, WireError
 from safety_wrapper.frames import MESSAGES, Handler, Limits, Peer, Request, Server
 from safety_wrapper.model import Health
 from safety_wrapper.runner import cgroup, files, limits, protocol, sandbox
-from safety_wrapper.runner.jobs import Job
+from safety_wrapper.runner.jobs import Job, adopt_orphans
 from safety_wrapper.runner.protocol import FileOutcome, RunOutcome, RunRequest
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ async def serve_forever(config: Config, ready: Callable[[], None] = lambda: None
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     os.umask(0o077)
+    adopt_orphans()
     # Sandboxes get their own bound; the runner needs some ten descriptors for each.
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -28,8 +28,9 @@ from safety_wrapper.runner.client import RunnerClient
 from safety_wrapper.runner.protocol import FileOutcome, FileRequest, Limits, RunOutcome, RunRequest
 
 ROOT = os.geteuid() == 0
-RUNNER_UID = 64103 if ROOT else os.getuid()
-OTHER_UID = 64104
+OTHER_UID = 64_104
+#: Spare uids, one for each installation: what runs under it is that runner's, and can be counted.
+_uids = iter(range(100_000 + os.getpid() % 10_000 * 1_000, 2**31))
 QUICK = Limits(wall_s=20)
 _numbers = iter(range(1, 1_000_000))
 
@@ -46,6 +47,7 @@ class Place:
     root: Path
     settings: dict[str, Any] = field(default_factory=dict)
     core: int | None = None
+    uid: int = field(default_factory=lambda: next(_uids) if ROOT else os.getuid())
 
     def __post_init__(self) -> None:
         for name in ("state/core", "bundle", "run/runner", "run/agent", "run/admin", "work", "library", "outside"):
@@ -54,7 +56,7 @@ class Place:
         if ROOT:
             self.root.chmod(0o755)
             for name in ("work", "run/runner"):
-                os.chown(self.root / name, RUNNER_UID, RUNNER_UID)
+                os.chown(self.root / name, self.uid, self.uid)
 
     @property
     def work(self) -> Path:
@@ -69,7 +71,7 @@ class Place:
         return parse(
             {
                 "paths": {name: str(self.root / name) for name in ("state", "run", "bundle")},
-                "users": {"core": os.getuid() if self.core is None else self.core, "runner": RUNNER_UID},
+                "users": {"core": os.getuid() if self.core is None else self.core, "runner": self.uid},
                 "runner": runner,
             },
             {},
@@ -128,7 +130,7 @@ def started(
 ) -> Iterator[RunnerProcess]:
     """A running runner on ``installation``; stopped, and checked to leave no process behind, at the end."""
     config = installation.config()
-    pid = start(config, delegated=delegated, first=first)
+    pid = start(installation, delegated=delegated, first=first)
     try:
         wait_for(config.paths.runner_socket.exists, pid)
         yield RunnerProcess(installation, config, pid)
@@ -137,17 +139,16 @@ def started(
             os.kill(pid, signal.SIGTERM)
         with contextlib.suppress(ChildProcessError):
             os.waitpid(pid, 0)
-        assert no_processes_left(), "the runner left processes behind"
+        assert no_processes_left(installation), "the runner left processes behind"
         if ROOT:
-            cgroup.release(RUNNER_UID)
+            cgroup.release(installation.uid)
 
 
-def start(config: Config, *, delegated: bool = True, first: Callable[[], None] = lambda: None) -> int:
+def start(installation: Place, *, delegated: bool = True, first: Callable[[], None] = lambda: None) -> int:
     """Fork the runner as the supervisor does: import, delegate, drop, (``first``,) serve. Returns its pid."""
     preload()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # other tests of the suite may have left threads
-        pid = os.fork()
+    config, uid = installation.config(), installation.uid
+    pid = fork()
     if pid:
         return pid
     status = 1
@@ -156,10 +157,10 @@ def start(config: Config, *, delegated: bool = True, first: Callable[[], None] =
             signal.signal(number, signal.SIG_DFL)
         if ROOT:
             if delegated:
-                cgroup.delegate(RUNNER_UID)
+                cgroup.delegate(uid)
             os.setgroups([])
-            os.setresgid(RUNNER_UID, RUNNER_UID, RUNNER_UID)
-            os.setresuid(RUNNER_UID, RUNNER_UID, RUNNER_UID)
+            os.setresgid(uid, uid, uid)
+            os.setresuid(uid, uid, uid)
         first()
         serve(config)
         status = 0
@@ -168,6 +169,13 @@ def start(config: Config, *, delegated: bool = True, first: Callable[[], None] =
     finally:
         sys.stderr.flush()
         os._exit(status)
+
+
+def fork() -> int:
+    """os.fork; other tests of the suite may have left threads, which the child does without."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return os.fork()
 
 
 def wait_for(condition: Callable[[], object], pid: int | None = None, seconds: float = 20.0) -> None:
@@ -180,8 +188,9 @@ def wait_for(condition: Callable[[], object], pid: int | None = None, seconds: f
         time.sleep(0.01)
 
 
-def processes() -> list[tuple[int, str]]:
-    """pid and command line of everything that belongs to a sandbox."""
+def processes(installation: Place) -> list[tuple[int, str]]:
+    """pid and command line of the runner and all its sandboxes: whatever has its uid, its zombies too (not those that
+    the machine's init has yet to reap). Where the suite shares that uid: whatever sees the workspace from within."""
     found = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
@@ -189,17 +198,19 @@ def processes() -> list[tuple[int, str]]:
         with contextlib.suppress(OSError):
             words = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
             status = (entry / "status").read_text()
-            uid = int(status.split("Uid:")[1].split()[0])
-            mine = uid == RUNNER_UID if ROOT else words.startswith("/usr/bin/bwrap --args")
-            if mine and int(entry.name) != os.getpid():
+            if ROOT:
+                mine = int(status.split("Uid:")[1].split()[0]) == installation.uid
+            else:
+                mine = f"{installation.work} /work " in (entry / "mountinfo").read_text()
+            if mine and not ("State:\tZ" in status and "PPid:\t1\n" in status):
                 found.append((int(entry.name), words or status.splitlines()[0]))
     return found
 
 
-def no_processes_left() -> bool:
-    """True once nothing of a sandbox is alive; waits a little, since the kernel ends a tree in its own time."""
+def no_processes_left(installation: Place) -> bool:
+    """True once nothing of the runner is alive; waits a little, since the kernel ends a tree in its own time."""
     end = time.monotonic() + 5
-    while processes():
+    while processes(installation):
         if time.monotonic() > end:
             return False
         time.sleep(0.02)
@@ -208,4 +219,4 @@ def no_processes_left() -> bool:
 
 def sandboxes(runner: RunnerProcess) -> list[tuple[int, str]]:
     """What runs now besides the runner itself."""
-    return [found for found in processes() if found[0] != runner.pid]
+    return [found for found in processes(runner.place) if found[0] != runner.pid]

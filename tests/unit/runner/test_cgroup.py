@@ -91,7 +91,7 @@ def test_what_delegate_gives_find_finds() -> None:
         if found is None:
             return
         slot = cgroup.Slot(found, "t1", Limits(total_memory_bytes=64 * 1024**2))
-        child = subprocess.Popen(["sleep", "100"], preexec_fn=slot.enter)
+        child = subprocess.Popen(["sleep", "100"], preexec_fn=slot.enter)  # noqa: PLW1509
         assert str(child.pid) in (slot.folders[0] / "cgroup.procs").read_text().split()
         assert not slot.remove()
         cgroup.sweep(found)

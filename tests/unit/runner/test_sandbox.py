@@ -17,6 +17,14 @@ def profile(source: Path, to: str = "/work") -> RunnerProfile:
     return RunnerProfile(name="work", binds=[Bind.model_validate({"from": source, "to": to, "mode": "rw"})])
 
 
+def is_memory(fd: int) -> bool:
+    return str(Path(f"/proc/self/fd/{fd}").readlink()).startswith("/memfd")
+
+
+def descriptors() -> list[str]:
+    return sorted(entry.name for entry in Path("/proc/self/fd").iterdir())
+
+
 @pytest.fixture
 def paths(tmp_path: Path) -> Paths:
     for name in ("var/state", "var/run", "etc/bundle", "work"):
@@ -62,11 +70,7 @@ def test_no_text_of_a_shell_command_stands_on_the_command_line(tmp_path: Path) -
     launch = sandbox.prepare(request, profile(tmp_path), Limits())
     try:
         assert "MARKER" not in " ".join(launch.command)
-        held = b"".join(
-            os.pread(fd, 100_000, 0)
-            for fd in launch.inherited
-            if os.path.exists(f"/proc/self/fd/{fd}") and os.readlink(f"/proc/self/fd/{fd}").startswith("/memfd")
-        )
+        held = b"".join(os.pread(fd, 100_000, 0) for fd in launch.inherited if is_memory(fd))
         assert held.count(b"MARKER") == 3
     finally:
         sandbox.abandon(launch)
@@ -78,8 +82,7 @@ def test_the_root_and_dev_end_read_only(tmp_path: Path) -> None:
         options = next(
             data.split(b"\0")
             for fd in launch.inherited
-            if os.readlink(f"/proc/self/fd/{fd}").startswith("/memfd")
-            and (data := os.pread(fd, 100_000, 0)).startswith(b"--unshare-all")
+            if is_memory(fd) and (data := os.pread(fd, 100_000, 0)).startswith(b"--unshare-all")
         )
     finally:
         sandbox.abandon(launch)
@@ -88,9 +91,9 @@ def test_the_root_and_dev_end_read_only(tmp_path: Path) -> None:
 
 
 def test_a_launch_leaves_no_descriptor(tmp_path: Path) -> None:
-    before = sorted(os.listdir("/proc/self/fd"))
+    before = descriptors()
     sandbox.abandon(sandbox.prepare(RunRequest("job_1", ("true",), stdin=b"x"), profile(tmp_path), Limits()))
-    assert sorted(os.listdir("/proc/self/fd")) == before
+    assert descriptors() == before
 
 
 def test_home_is_the_work_folder_where_there_is_one(tmp_path: Path) -> None:
