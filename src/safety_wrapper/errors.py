@@ -21,6 +21,17 @@ Messages are fixed text plus names of ours, never a value of the call: an except
 from __future__ import annotations
 
 
+def where(exc: BaseException) -> str:
+    """An unexpected exception as a log may show it: its kind and place, never its text."""
+    trace = exc.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return type(exc).__name__
+    name = trace.tb_frame.f_code.co_filename.rpartition("/")[2]
+    return f"{type(exc).__name__} at {name}:{trace.tb_lineno}"
+
+
 class SafetyError(Exception):
     """Root of all errors raised by the engine itself. ``do`` says what the reader can do about it."""
 

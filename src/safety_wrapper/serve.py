@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import os
 import signal
 import socket
@@ -33,8 +34,24 @@ from safety_wrapper.standing import Standing
 HOUSEKEEPING_S: Final = 5.0
 
 
+#: What the standard library and anyio import only at first use. A process that gave up root may not be able to then,
+#: where the interpreter lies in a closed home folder.
+_LATE_IMPORTS: Final = (
+    "concurrent.futures.thread", "encodings.idna", "stringprep", "asyncio.taskgroups", "asyncio.timeouts",
+    "anyio._backends._asyncio", "httpcore._async", "_strptime", "linecache", "traceback", "tracemalloc",
+)  # fmt: skip
+
+
+def preload() -> None:
+    """Import what would otherwise be imported late. A module that is not installed is not needed."""
+    for name in _LATE_IMPORTS:
+        with contextlib.suppress(ModuleNotFoundError):
+            importlib.import_module(name)
+
+
 def load_plugins(config: Config) -> dispatch.Plan:
     """Vet and construct the plugins. Done before the uid is given up, where the interpreter may still be read."""
+    preload()
     allowed = [AllowedPlugin(p.name, p.version, p.sha256, p.settings) for p in config.plugins]
     return registry.load(allowed, dev=config.dev_plugins)
 

@@ -11,7 +11,6 @@ import os
 import signal
 import sys
 import time
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import Final
 from safety_wrapper import identity, installation, runner, serve
 from safety_wrapper.bridge import waker
 from safety_wrapper.config import Config
-from safety_wrapper.errors import ConfigError, SafetyError, WireError
+from safety_wrapper.errors import ConfigError, SafetyError, WireError, where
 from safety_wrapper.frames import Client
 from safety_wrapper.identity import Identity
 from safety_wrapper.runner import cgroup
@@ -166,10 +165,7 @@ def _run_child(child: Child) -> None:
     except KeyboardInterrupt:
         code = 130
     except BaseException as exc:  # noqa: BLE001 - a forked child must end here, whatever happened
-        last = traceback.extract_tb(exc.__traceback__)[-1]
-        sys.stderr.write(
-            f"safety-wrapper {child.name}: {type(exc).__name__} at {Path(last.filename).name}:{last.lineno}\n"
-        )
+        sys.stderr.write(f"safety-wrapper {child.name}: {where(exc)}\n")
     finally:
         sys.stderr.flush()
         os._exit(code)

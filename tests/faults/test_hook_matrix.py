@@ -18,13 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from faults import site
 from safety_wrapper import installation, registry
 from safety_wrapper.bridge.peer import Peer
 from safety_wrapper.cli import base_policy
 from safety_wrapper.cli.policy_source import compile_source
 from safety_wrapper.hookspecs import CONTRACTS, VAULT_HOOKS, hookimpl
-from safety_wrapper.testing.live import SESSION, Live, refused, running, text_of
+from safety_wrapper.testing.live import SESSION, Live, running, text_of
 
 CANARY = "exception-text-that-must-not-get-out"
 RUNTIME_FAULTS = ("raises", "wrong_type", "late")

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from safety_wrapper import installation
 from safety_wrapper.bridge.peer import Peer
 from safety_wrapper.errors import WireError
@@ -208,7 +209,7 @@ def test_ledger_replaced_under_the_running_core(live: Live) -> None:
         assert_runs(live, peer)
         path = live.config.paths.ledger
         shutil.copyfile(path, path.with_suffix(".copy"))
-        os.replace(path.with_suffix(".copy"), path)
+        path.with_suffix(".copy").replace(path)
         assert_blocked(green(live, peer), "sw.fault")
 
 

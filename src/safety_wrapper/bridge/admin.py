@@ -55,7 +55,7 @@ class Admin:
             "bundle.state": self._bundle_state,
             "health": self._health,
         }
-        return Server(verbs, admit=admit, limits=LIMITS)
+        return Server(verbs, admit=admit, limits=LIMITS, on_fault=self._core.report_fault)
 
     async def _hello(self, request: Request) -> dict[str, Any]:
         wire.read(wire.Nothing, request.body)

@@ -54,7 +54,7 @@ def server(core: Core, admit: Callable[[Peer], bool]) -> Server:
         "observe": lambda r: _observe(core, r),
         "cancel": _cancel,
     }
-    return Server(verbs, admit=admit, limits=LIMITS)
+    return Server(verbs, admit=admit, limits=LIMITS, on_fault=core.report_fault)
 
 
 async def _hello(core: Core, request: Request) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from safety_wrapper import dispatch
 from safety_wrapper.bridge.wire import Claims
 from safety_wrapper.config import Config
 from safety_wrapper.engine import Engine
-from safety_wrapper.errors import StageError
+from safety_wrapper.errors import StageError, where
 from safety_wrapper.held import Held
 from safety_wrapper.model import CallContext
 from safety_wrapper.rate import Buckets
@@ -56,6 +57,11 @@ class Core:
     async def alarm(self, what: str, **details: Any) -> None:
         """Put an alarm into the audit log."""
         await self.engine.ledger.write(lambda txn: txn.audit("alarm", body={"what": what, **details}))
+
+    def report_fault(self, exc: BaseException) -> None:
+        """An unexpected exception of a verb: to the process's own log, without its text."""
+        sys.stderr.write(f"safety-wrapper core: {where(exc)}\n")
+        sys.stderr.flush()
 
     async def observed(self, hook: str, **arguments: Any) -> None:
         """Call every observer of a hook; those that fail are recorded."""

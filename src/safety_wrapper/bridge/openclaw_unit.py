@@ -88,7 +88,7 @@ def unit(process: GatewayProcess) -> str:
     return f"""\
 [Unit]
 Description=OpenClaw gateway, guarded by safety-wrapper
-After=network-online.target safety-wrapper.service
+After=network-online.target safety-wrapper-core.service
 Wants=network-online.target
 
 [Service]
