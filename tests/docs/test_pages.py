@@ -68,4 +68,4 @@ def test_the_readme_has_the_two_commands_and_ci_calls_the_second() -> None:
 def test_every_decision_record_is_numbered_and_dated() -> None:
     for number, path in enumerate(sorted((ROOT / "docs" / "adr").glob("*.md")), start=1):
         assert path.name.startswith(f"{number:04}-")
-        assert re.search(r"^(Date|Status): ", path.read_text(), re.MULTILINE), name(path)
+        assert re.search(r"^\d{4}-\d{2}-\d{2} · \w+$", path.read_text(), re.MULTILINE), name(path)

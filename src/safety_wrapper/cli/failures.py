@@ -10,7 +10,9 @@ import errno
 import json
 import os
 import sys
+import traceback
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import click
@@ -99,7 +101,14 @@ def explain(exc: BaseException) -> Shown:
         case OSError():
             return _of_system(exc)
         case _:
-            return Shown(FINDING, "internal", f"internal error ({type(exc).__name__})", "report it with what you did")
+            return Shown(FINDING, "internal", f"internal error ({_place(exc)})", "report it with what you did")
+
+
+def _place(exc: BaseException) -> str:
+    """Kind and place of an unknown exception; its text may hold a value and is not shown."""
+    frames = traceback.extract_tb(exc.__traceback__)
+    where = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    return type(exc).__name__ + where
 
 
 def _of_command(exc: BaseException) -> Shown:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import click
 
 from safety_wrapper.cli import admin
@@ -18,8 +20,12 @@ def serve() -> None:
       safety-wrapper serve
     """
     from safety_wrapper import serve as process
+    from safety_wrapper.runner import preload
 
-    process.run(admin.settings())
+    config = admin.settings()
+    # Before the uid is given up: afterwards the interpreter's own folder may be closed to us.
+    preload()
+    process.run(config, process.load_plugins(config))
 
 
 @click.group()
@@ -31,15 +37,23 @@ def runner() -> None:
 def runner_run() -> None:
     """Run commands for the core, each in its own sandbox.
 
-    Refuses to start as root.
+    Started as root it takes its cgroup and becomes the runner's own user for good; it never runs anything as root.
 
     \b
     Example:
       safety-wrapper runner run
     """
+    from safety_wrapper import identity
     from safety_wrapper import runner as process
+    from safety_wrapper.runner import cgroup
 
-    process.serve(admin.settings())
+    config = admin.settings()
+    process.preload()
+    if os.getuid() == 0:
+        who = identity.resolve(config.users).runner
+        cgroup.delegate(who.uid)
+        identity.become(who)
+    process.serve(config)
 
 
 @click.command()

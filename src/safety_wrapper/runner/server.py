@@ -7,6 +7,7 @@ decided. Whatever cannot be bounded as configured is refused; a lost connection 
 from __future__ import annotations
 
 import asyncio
+import codecs
 import contextlib
 import os
 import pwd
@@ -43,7 +44,7 @@ def preload() -> None:
     dropped: afterwards the interpreter's own folder may be unreadable.
     """
     for encoding in ("utf-8", "ascii", "latin-1", "unicode_escape"):
-        "".encode(encoding)
+        codecs.lookup(encoding)  # encoding an empty text would not load it
     with contextlib.suppress(KeyError):
         pwd.getpwuid(0)
     asyncio.new_event_loop().close()

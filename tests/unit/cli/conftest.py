@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from safety_wrapper.cli import main
+from safety_wrapper import identity, installation
+from safety_wrapper.cli import base_policy, main
 from unit.cli import fake_core
 from unit.cli.fake_core import Served
 
@@ -55,3 +57,14 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         return Ran(result.exit_code, result.stdout, result.stderr)
 
     return run
+
+
+@pytest.fixture
+def live_config() -> Iterator[Path]:
+    """The configuration of a real installation, in a folder that every user may enter."""
+    with tempfile.TemporaryDirectory(prefix="sw-cli-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        made = installation.create(folder, base_policy.compiled())
+        installation.lay_out(made.config, identity.resolve(made.config.users))
+        yield made.config_path

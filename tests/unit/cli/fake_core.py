@@ -16,6 +16,9 @@ from typing import Any
 
 from safety_wrapper.errors import WireError
 from safety_wrapper.frames import MESSAGES, Request, Server, to_memfd
+from safety_wrapper.ledger import Ledger, LedgerKeys
+from safety_wrapper.ledger.clock import SystemClock
+from safety_wrapper.ledger.export import export_records, last_seq
 
 REQUEST_ID = "apr_01JD000000000000000000000A"
 DIGEST = "9f" * 32
@@ -65,6 +68,19 @@ def record(seq: int, kind: str, body: dict[str, Any], *, at: int = NOW, **change
     """One audit record; its hashes are not what these tests look at."""
     fixed = {"agent": "main", "session": "agent:main:g1", "ref": None, "prev_sha256": "0" * 64}
     return {"seq": seq, "at": at, "kind": kind, "body": body, "sha256": "1" * 64, "mac": "2" * 64, **fixed, **changes}
+
+
+def exported_log(folder: Path) -> bytes:
+    """The export of a real ledger: some records and the checkpoint of a close."""
+    keys = LedgerKeys.create(folder / "log.key")
+    for _ in range(2):
+        ledger = Ledger.open(folder / "log.db", keys, tenant="ten_test", clock=SystemClock())
+        for number in range(3):
+            ledger.write_blocking(lambda txn, n=number: txn.audit("alarm", body={"n": n}))
+        with ledger.read() as look:
+            data = b"".join(export_records(look, 1, last_seq(look)))
+        ledger.close()
+    return data
 
 
 @dataclass

@@ -11,11 +11,8 @@ from hypothesis import strategies as st
 
 from safety_wrapper.cli import report
 from safety_wrapper.cli.audit import records_between
-from safety_wrapper.ledger import Ledger, LedgerKeys
-from safety_wrapper.ledger.clock import SystemClock
-from safety_wrapper.ledger.export import export_records, last_seq
 from unit.cli.conftest import Run
-from unit.cli.fake_core import NOW, Served, record
+from unit.cli.fake_core import NOW, Served, exported_log, record
 
 DAY = 86_400
 MIDNIGHT = NOW - NOW % DAY
@@ -65,16 +62,8 @@ def test_export_writes_a_closed_file_and_never_overwrites(served: Served, run: R
 
 @pytest.fixture
 def exported(tmp_path: Path) -> bytes:
-    """A real ledger's export: three records and the checkpoint of its close."""
-    keys = LedgerKeys.create(tmp_path / "ledger.key")
-    for _ in range(2):
-        ledger = Ledger.open(tmp_path / "ledger.db", keys, tenant="ten_test", clock=SystemClock())
-        for number in range(3):
-            ledger.write_blocking(lambda txn, n=number: txn.audit("alarm", body={"n": n}))
-        with ledger.read() as look:
-            data = b"".join(export_records(look, 1, last_seq(look)))
-        ledger.close()
-    return data
+    """A real ledger's export."""
+    return exported_log(tmp_path)
 
 
 def test_verify(served: Served, run: Run, tmp_path: Path, exported: bytes) -> None:

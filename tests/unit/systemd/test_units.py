@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.resources
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -28,7 +29,7 @@ def values(unit: str, key: str) -> list[str]:
 
 def test_these_are_the_units() -> None:
     names = ("core.service", "prepare.service", "runner.service", "waker.service")
-    assert UNITS == sorted([*(f"safety-wrapper-{name}" for name in names), "safety-wrapper.target"])
+    assert sorted([*(f"safety-wrapper-{name}" for name in names), "safety-wrapper.target"]) == UNITS
 
 
 @pytest.mark.parametrize("unit", SERVICES)
@@ -67,8 +68,7 @@ def test_the_runner_has_a_cgroup_and_can_make_sandboxes() -> None:
 
 def test_systemd_takes_them(tmp_path: Path) -> None:
     for unit in UNITS:
-        lines = (line if not line.startswith("ExecStart=") else "ExecStart=/bin/true" for line in text(unit).split("\n"))
-        (tmp_path / unit).write_text("\n".join(lines))
+        (tmp_path / unit).write_text(re.sub(r"(?m)^ExecStart=.*$", "ExecStart=/bin/true", text(unit)))
     program = shutil.which("systemd-analyze")
     assert program, "systemd-analyze is missing: install systemd"
     command = [program, "verify", "--man=no", *(str(tmp_path / unit) for unit in UNITS)]
