@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from typing import Any, Final
 
 import orjson
@@ -23,7 +24,7 @@ _FAST: Final = orjson.OPT_SORT_KEYS | orjson.OPT_STRICT_INTEGER
 def parse_strict(data: bytes, *, max_depth: int = MAX_DEPTH) -> Any:
     """Parse one JSON text. Refuses what two parsers could read differently.
 
-    Raises CanonicalError for: not UTF-8, not JSON, duplicate keys, NaN or infinities, a number of 2^53 or more,
+    Raises CanonicalError for: not UTF-8, not JSON, duplicate keys, NaN or infinities, an integer of 2^53 or more,
     a lone surrogate, nesting deeper than ``max_depth``, bytes after the value. O(len(data)).
     """
     try:
@@ -109,9 +110,9 @@ def _fast_form(value: Any, depth: int) -> bool:  # noqa: C901, PLR0912 - one wal
             fast = _fast_form(item, depth - 1) and fast
         return fast
     if kind is float:
-        # its canonical form would be the text of such an integer, and could not be parsed again
-        if not -_MAX_INT <= value <= _MAX_INT:
-            raise CanonicalError("a number that is not finite, or of 2^53 or more")
+        # between 2^53 and 10^21 its canonical form is the text of an integer that we refuse to parse
+        if not math.isfinite(value) or _MAX_INT < abs(value) < 1e21:
+            raise CanonicalError("a number that is not finite, or would be written as an integer of 2^53 or more")
         return False
     raise CanonicalError("a value that JSON does not know")
 
