@@ -29,6 +29,7 @@ GRACE_S: Final = 30 * 24 * 3600
 CURRENT: Final = "current"
 BUNDLE_FILE: Final = "bundle.json"
 SIGNATURE_FILE: Final = "bundle.sig"
+_READABLE: Final = "name a folder with bundle.json and bundle.sig that the core's own user can read"
 _FOLDER: Final = re.compile(r"[1-9][0-9]{0,15}-[0-9a-f]{12}")
 
 
@@ -198,7 +199,7 @@ def _read(folder: int, name: str, limit: int) -> bytes:
                 raise BundleFormatError(f"{name} is not a plain file")
             data = file.read(limit + 1)
     except OSError as exc:
-        raise BundleFormatError(f"{name} can't be read: {exc.strerror}") from exc
+        raise BundleFormatError(f"{name} can't be read: {exc.strerror}", do=_READABLE) from exc
     if len(data) > limit:
         raise BundleFormatError(f"{name} is too big")
     return data
@@ -211,7 +212,7 @@ def _opened(path: Path | str, *, dir_fd: int | None = None) -> Iterator[int]:
     try:
         fd = os.open(path, flags, dir_fd=dir_fd)
     except OSError as exc:
-        raise BundleFormatError(f"the bundle's folder can't be opened: {exc.strerror}") from exc
+        raise BundleFormatError(f"the bundle's folder can't be opened: {exc.strerror}", do=_READABLE) from exc
     try:
         yield fd
     finally:
