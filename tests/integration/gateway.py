@@ -101,7 +101,8 @@ class Gateway:
         self.root, self.config, self.provider = root, config, provider
         self.chain = chain
         self.layout = openclaw.layout_of(config)
-        self.port = free_port()
+        url = config.gateway.url
+        self.port = int(url.rsplit(":", 1)[1]) if url else free_port()
         self.process: subprocess.Popen[bytes] | None = None
         existing = {
             "models": provider.models,

@@ -13,8 +13,6 @@ import secrets
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,6 +31,7 @@ DEFAULT_FOLDER: Final = Path("/etc/safety-wrapper/openclaw")
 DEFAULT_HOME: Final = Path("/var/lib/openclaw")
 DEFAULT_PORT: Final = 18789
 RECORD: Final = "installed.json"
+SHIM: Final = Path(__file__).parent / "shim"
 _PROVIDERS_TAKE: Final = frozenset({
     *("type", "properties", "required", "items", "enum", "description", "default", "anyOf", "additionalProperties"),
     *("pattern", "minLength", "maxLength", "minimum", "maximum", "minItems", "maxItems"),
@@ -94,12 +93,18 @@ class Plan:
 # ── what is shipped ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@cache
-def shim_files() -> Mapping[str, bytes]:
+def _shipped() -> Mapping[str, bytes]:
+    names = sorted(path for path in SHIM.iterdir() if path.suffix == ".js" or path.name in {"package.json", _MANIFEST})
+    return {path.name: path.read_bytes() for path in names}
+
+
+#: Read when this module is imported: the core imports it before it gives up root, and may not reach it afterwards.
+_SHIPPED: Final = _shipped()
+
+
+def shim_files() -> dict[str, bytes]:
     """The shim's code as shipped in this package: name → bytes, without the manifest."""
-    folder = resources.files("safety_wrapper.bridge") / "shim"
-    names = (item for item in folder.iterdir() if item.name.endswith(".js") or item.name == "package.json")
-    return {item.name: item.read_bytes() for item in sorted(names, key=lambda item: item.name)}
+    return {name: data for name, data in _SHIPPED.items() if name != _MANIFEST}
 
 
 def digest_of_files(files: Mapping[str, bytes]) -> str:
@@ -160,8 +165,7 @@ def tools_sha256(tools: Iterable[Mapping[str, Any]]) -> str:
 
 def manifest(tools: bytes) -> bytes:
     """The plugin's manifest, which must declare each tool: the gateway drops an undeclared one."""
-    template = resources.files("safety_wrapper.bridge") / "shim" / _MANIFEST
-    data = json.loads(template.read_bytes())
+    data = json.loads(_SHIPPED[_MANIFEST])
     data["contracts"]["tools"] = [tool["name"] for tool in json.loads(tools)]
     return json.dumps(data, indent=2, sort_keys=True).encode() + b"\n"
 
