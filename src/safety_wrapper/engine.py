@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from safety_wrapper import dispatch, reasons
@@ -59,7 +59,7 @@ class Engine:
 
     async def decide(self, proposal: Proposal) -> tuple[ToolCall, Decision]:
         """Judge a call and make the answer durable. Never raises: what can't be judged or recorded is blocked."""
-        judged = self.judge(proposal)
+        judged = self._judge_or_block(proposal)
         for _ in range(3):
             decision_id = DecisionId(new_id("dec"))
             try:
@@ -72,7 +72,7 @@ class Engine:
                 return judged.call, settled.decision
             except StaleError:
                 self.standing.forget_owner()
-                judged = self.judge(proposal)
+                judged = self._judge_or_block(proposal)
             except TimeoutError:
                 return judged.call, unrecorded(judged, SW_DEADLINE, "it could not be recorded in time")
             except LedgerError as exc:
@@ -92,6 +92,14 @@ class Engine:
             await asyncio.shield(self.record(call, decision, ToolResult("Aborted.", is_error=True)))
             raise
         return await self.record(call, decision, await self.clean(result, "tool_result"))
+
+    def _judge_or_block(self, proposal: Proposal) -> Judgement:
+        """A fault of our own is a recorded block like any other."""
+        try:
+            return self.judge(proposal)
+        except Exception:  # noqa: BLE001 - whatever it was, the call must not run and the refusal must be recorded
+            call = unknown_call(replace(proposal, params={}), CallId(proposal.tool_call_id))
+            return self.refuse(call, SW_FAULT, "it could not be judged", None)
 
     def judge(self, proposal: Proposal) -> Judgement:
         """Normalise, classify, decide: everything before the ledger. Pure but for what is in force. Hot path."""

@@ -37,7 +37,8 @@ HOUSEKEEPING_S: Final = 5.0
 #: What the standard library and anyio import only at first use. A process that gave up root may not be able to then,
 #: where the interpreter lies in a closed home folder.
 _LATE_IMPORTS: Final = (
-    "concurrent.futures.thread", "encodings.idna", "stringprep", "asyncio.taskgroups", "asyncio.timeouts",
+    "concurrent.futures.thread", "encodings.idna", "encodings.punycode", "encodings.utf_16_be", "encodings.utf_16_le",
+    "encodings.utf_16", "encodings.utf_32", "encodings.latin_1", "encodings.ascii", "encodings.unicode_escape", "encodings.cp1252", "stringprep", "asyncio.taskgroups", "asyncio.timeouts",
     "anyio._backends._asyncio", "httpcore._async", "_strptime", "linecache", "traceback", "tracemalloc",
 )  # fmt: skip
 
