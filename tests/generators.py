@@ -19,7 +19,7 @@ def examples(usual: int) -> int:
 MAX_INT = 2**53 - 1
 texts = st.text(max_size=20)
 scalars = st.none() | st.booleans() | st.integers(-MAX_INT, MAX_INT) | texts
-numbers = st.floats(allow_nan=False, allow_infinity=False)
+numbers = st.floats(-MAX_INT, MAX_INT) | st.floats(min_value=1e21, allow_infinity=False)
 #: JSON without floats and with ASCII keys, which is what the compiled encoder serves.
 fast_values = st.recursive(
     scalars,

@@ -1,5 +1,6 @@
 """The compiled encoder and parser against slower ones that are right by construction."""
 
+import contextlib
 import json
 import math
 
@@ -39,17 +40,22 @@ def test_every_character_is_written_as_the_library_writes_it(text, point):
     assert canonical_json(value) == library_json(value)
 
 
+def writable(number):
+    """True for a double that is finite and not written as an integer of 2^53 or more."""
+    return math.isfinite(number) and not 2**53 <= abs(number) < 1e21
+
+
 @settings(max_examples=examples(200))
 @given(st.floats())
 def test_every_double_is_written_as_the_library_writes_it_or_refused(number):
-    if math.isfinite(number):
+    if writable(number):
         assert canonical_json([number]) == rfc8785.dumps([number])
     else:
         with pytest.raises(CanonicalError):
             canonical_json([number])
 
 
-class Doubled(Exception):
+class DoubledError(Exception):
     pass
 
 
@@ -58,7 +64,7 @@ def slow_parse(text: str):
 
     def pairs(found):
         if len({key for key, _ in found}) != len(found):
-            raise Doubled
+            raise DoubledError
         return dict(found)
 
     def refuse(_text):
@@ -79,7 +85,7 @@ def check(value, depth):
             key.encode()
     elif isinstance(value, str):
         value.encode()
-    elif (type(value) is int and abs(value) >= 2**53) or (type(value) is float and not math.isfinite(value)):
+    elif (type(value) is int and abs(value) >= 2**53) or (type(value) is float and not writable(value)):
         raise ValueError
 
 
@@ -108,7 +114,7 @@ def objects():
 def test_the_fast_parser_takes_and_gives_what_the_slow_one_does(text):
     try:
         expected = slow_parse(text)
-    except (ValueError, Doubled):
+    except (ValueError, DoubledError):
         with pytest.raises(CanonicalError):
             parse_strict(text.encode("utf-8", "surrogatepass"))
         return
@@ -120,7 +126,5 @@ def test_the_fast_parser_takes_and_gives_what_the_slow_one_does(text):
 @settings(max_examples=examples(500))
 @given(st.binary(max_size=60))
 def test_no_bytes_end_in_anything_but_a_value_or_a_refusal(data):
-    try:
+    with contextlib.suppress(CanonicalError):
         canonical_json(parse_strict(data))
-    except CanonicalError:
-        pass

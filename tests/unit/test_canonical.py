@@ -78,7 +78,12 @@ def test_keys_sort_as_the_rfc_says():
 @pytest.mark.parametrize(("bits", "text"), NUMBERS)
 def test_numbers_of_the_rfc(bits, text):
     (number,) = struct.unpack(">d", bytes.fromhex(bits))
-    assert canonical_json(number) == text.encode()
+    assert library_json(number) == text.encode()
+    if "." in text or "e" in text or abs(number) < 2**53:
+        assert canonical_json(number) == text.encode()
+    else:  # written as an integer that we refuse to parse
+        with pytest.raises(CanonicalError):
+            canonical_json(number)
 
 
 @pytest.mark.parametrize("bits", ["7fffffffffffffff", "7ff0000000000000", "fff0000000000000"])
@@ -108,6 +113,7 @@ EVERY_CONTROL = "".join(map(chr, range(0x20))) + "\x7f\u0080\u2028\u2029\\/\"'<>
         {},
         {"b": 1, "a": [{}]},
         {"": "", "\x7f": 1},
+        {EVERY_CONTROL: EVERY_CONTROL},
     ],
 )
 def test_the_compiled_encoder_gives_the_librarys_bytes(value):
@@ -117,9 +123,8 @@ def test_the_compiled_encoder_gives_the_librarys_bytes(value):
 def test_keys_that_are_not_ascii_take_the_library():
     value = {"\ufb33": 1, "\U0001f600": 2, "\u00f6": 3, "o": 4}
     assert canonical_json(value) == library_json(value)
-    assert (
-        canonical_json(value) != json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
-    )
+    by_code_point = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    assert canonical_json(value) != by_code_point.encode()
 
 
 # ── what has no canonical form ───────────────────────────────────────────────────────────────────────────────────
@@ -198,6 +203,8 @@ REFUSED = {
     "a number beyond doubles": b"1e400",
     "an integer of 2^53": b"9007199254740992",
     "an integer of -2^53": b'{"a":-9007199254740992}',
+    "a float that is written as such an integer": b"9007199254740992.0",
+    "another of these": b"-1e20",
     "an integer beyond 64 bits": b"18446744073709551616",
     "an integer of 5000 digits": b"9" * 5000,
     "a lone surrogate": b'"\\ud800"',
@@ -243,6 +250,7 @@ def test_what_two_parsers_could_read_differently_is_refused(text):
         (b"-0", 0),
         (b"1.0", 1.0),
         (b"1e2", 100.0),
+        (b"1e30", 1e30),
         (b'"\\ud83d\\ude00"', "\U0001f600"),
         ('"\u00e9\U0001f600"'.encode(), "\u00e9\U0001f600"),
         (b'"\\u0000"', "\x00"),
@@ -303,9 +311,7 @@ def test_many_flat_brackets_pass():
 def test_a_digest_is_of_domain_and_canonical_form():
     assert digest("sw/call/v1", {"b": 1, "a": 2}) == digest_bytes("sw/call/v1", b'{"a":2,"b":1}')
     assert digest("sw/call/v1", {}) != digest("sw/call/v2", {})
-    assert digest_bytes("a", b"\x00b") != digest_bytes("a\x00", b"b") or digest_bytes("a", b"b") != digest_bytes(
-        "", b"ab"
-    )
+    assert digest_bytes("a", b"b") != digest_bytes("", b"ab")
     assert len(digest("sw/call/v1", None)) == 64
 
 
