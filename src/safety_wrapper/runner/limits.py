@@ -24,10 +24,12 @@ _NICE: Final = 5
 
 
 def bounded(wanted: Limits, configured: RunnerLimits) -> Limits:
-    """``wanted``, each value cut to the configuration's; ``wall_s`` to the longer of it and an hour."""
+    """``wanted``, each value cut to the configuration's; ``wall_s`` to the longer of it and an hour, and ``cpu_s`` to
+    the longer of it and that run's ``wall_s``."""
+    wall_s = min(wanted.wall_s, max(configured.wall_s, LONGEST_WALL_S))
     return Limits(
-        wall_s=min(wanted.wall_s, max(configured.wall_s, LONGEST_WALL_S)),
-        cpu_s=min(wanted.cpu_s, configured.cpu_s),
+        wall_s=wall_s,
+        cpu_s=min(wanted.cpu_s, max(configured.cpu_s, wall_s)),
         memory_bytes=min(wanted.memory_bytes, configured.memory_bytes),
         total_memory_bytes=min(wanted.total_memory_bytes, configured.total_memory_bytes),
         processes=min(wanted.processes, configured.processes),

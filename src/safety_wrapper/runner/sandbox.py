@@ -66,16 +66,24 @@ class Launch:
 
     def data(self, data: bytes) -> str:
         """Hand over ``data`` as an inherited descriptor, read from its start; its number."""
-        fd = to_memfd(data)
-        os.lseek(fd, 0, os.SEEK_SET)
-        self.inherited.append(fd)
-        return str(fd)
+        self.inherited.append(memory(data))
+        return str(self.inherited[-1])
 
     def close_inherited(self) -> None:
         """Close this process's copies of what the sandbox inherits."""
         for fd in self.inherited:
             os.close(fd)
         self.inherited.clear()
+        if self.stdin >= 0:
+            os.close(self.stdin)
+            self.stdin = -1
+
+
+def memory(data: bytes) -> int:
+    """A sealed memory file that is read from its start."""
+    fd = to_memfd(data)
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd
 
 
 def check_profiles(profiles: Iterable[RunnerProfile], paths: Paths) -> None:
@@ -131,9 +139,7 @@ def prepare(request: RunRequest, profile: RunnerProfile, limits: Limits) -> Laun
         options = _options(launch, request, profile, writer)
         arguments = launch.data("".join(option + "\0" for option in options).encode("utf-8", "surrogateescape"))
         program = _program(launch, request, opener, reader)
-        launch.stdin = os.open(os.devnull, os.O_RDONLY) if request.stdin is None else int(launch.data(request.stdin))
-        if request.stdin is None:
-            launch.inherited.append(launch.stdin)
+        launch.stdin = os.open(os.devnull, os.O_RDONLY) if request.stdin is None else memory(request.stdin)
         launch.command = [BWRAP, "--args", arguments, "--", *limits_of.inside(limits), *program]
     except BaseException:
         abandon(launch)

@@ -188,6 +188,14 @@ def wait_for(condition: Callable[[], object], pid: int | None = None, seconds: f
         time.sleep(0.01)
 
 
+async def jobs_are(client: RunnerClient, count: int) -> list[str]:
+    """The names of the runs, as soon as there are ``count``."""
+    async with asyncio.timeout(20):
+        while len(jobs := await client.jobs()) != count:  # noqa: ASYNC110 - the runner is another process
+            await asyncio.sleep(0.01)
+    return [job["job"] for job in jobs]
+
+
 def processes(installation: Place) -> list[tuple[int, str]]:
     """pid and command line of the runner and all its sandboxes: whatever has its uid, its zombies too (not those that
     the machine's init has yet to reap). Where the suite shares that uid: whatever sees the workspace from within."""

@@ -25,6 +25,7 @@ from unit.runner.harness import (
     RunnerProcess,
     fork,
     job_name,
+    jobs_are,
     no_processes_left,
     place,
     sandboxes,
@@ -77,7 +78,8 @@ def test_arguments_arrive_as_they_are(runner: RunnerProcess) -> None:
     [
         "echo $0 $# $-; echo $LINENO", "cat <<E\nhere\nE", "x=1; f() { echo $x; }; f", "trap 'echo bye' EXIT; echo hi",
         "set -e; false; echo no", "echo a | tr a b", "exit 300", "kill -TERM $$", "if", "", "echo 'é'; # end",
-        "exec echo gone", "(exit 4) || echo $?", "read x; echo [$x]", "echo \\\n two", "return 5", "wait; jobs; echo $!",
+        "exec echo gone", "(exit 4) || echo $?", "read x; echo [$x]", "echo \\\n two", "return 5",
+        "wait; jobs; echo $!",
     ],
 )  # fmt: skip
 def test_a_shell_text_means_what_it_means_to_bash(runner: RunnerProcess, text: str) -> None:
@@ -190,9 +192,7 @@ def test_a_run_is_listed_and_killed(runner: RunnerProcess) -> None:
     async def talk(client: RunnerClient) -> RunOutcome:
         name = job_name()
         task = asyncio.create_task(client.run(RunRequest(name, ("/bin/sleep", "1000"))))
-        while not await client.jobs():
-            await asyncio.sleep(0.01)
-        assert [job["job"] for job in await client.jobs()] == [name]
+        assert await jobs_are(client, 1) == [name]
         assert await client.kill("job_other") is False
         assert not task.done()
         assert await client.kill(name) is True
@@ -210,7 +210,7 @@ def test_a_run_is_killed_at_any_moment_of_its_start(runner: RunnerProcess) -> No
             name = job_name()
             task = asyncio.create_task(client.run(RunRequest(name, ("/bin/sleep", "1000"))))
             await asyncio.sleep(wait_ms / 1000)
-            while not await client.kill(name):
+            while not await client.kill(name):  # noqa: ASYNC110 - until the runner has heard of it
                 await asyncio.sleep(0)
             assert (await task).ended == "killed"
 
@@ -223,13 +223,11 @@ def test_a_lost_connection_ends_its_runs_and_no_other(runner: RunnerProcess) -> 
         other = RunnerClient(runner.config.paths.runner_socket)
         mine = asyncio.create_task(client.run(RunRequest(job_name(), ("/bin/sleep", "1"))))
         lost = asyncio.create_task(other.run(RunRequest(job_name(), ("/bin/sleep", "1000"))))
-        while len(await client.jobs()) < 2:
-            await asyncio.sleep(0.01)
+        await jobs_are(client, 2)
         other.close()
         with pytest.raises(RunnerError):
             await lost
-        while len(await client.jobs()) > 1:
-            await asyncio.sleep(0.01)
+        await jobs_are(client, 1)
         return await mine
 
     assert runner.ask(talk).ended == "exit"
@@ -239,13 +237,11 @@ def test_a_lost_connection_ends_its_runs_and_no_other(runner: RunnerProcess) -> 
 def test_a_cancelled_request_ends_its_run(runner: RunnerProcess) -> None:
     async def talk(client: RunnerClient) -> None:
         task = asyncio.create_task(client.run(RunRequest(job_name(), ("/bin/sleep", "1000"))))
-        while not await client.jobs():
-            await asyncio.sleep(0.01)
+        await jobs_are(client, 1)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        while await client.jobs():
-            await asyncio.sleep(0.01)
+        await jobs_are(client, 0)
 
     runner.ask(talk)
     assert sandboxes(runner) == []
@@ -254,8 +250,7 @@ def test_a_cancelled_request_ends_its_run(runner: RunnerProcess) -> None:
 def test_only_so_many_runs_at_once() -> None:
     async def talk(client: RunnerClient) -> None:
         tasks = [asyncio.create_task(client.run(RunRequest(job_name(), ("/bin/sleep", "1000")))) for _ in range(2)]
-        while len(await client.jobs()) < 2:
-            await asyncio.sleep(0.01)
+        await jobs_are(client, 2)
         with pytest.raises(RunnerError) as caught:
             await client.run(RunRequest(job_name(), ("/bin/true",)))
         assert caught.value.code == "busy"
@@ -272,8 +267,7 @@ def test_a_job_that_runs_already_is_refused(runner: RunnerProcess) -> None:
     async def talk(client: RunnerClient) -> None:
         request = RunRequest(job_name(), ("/bin/sleep", "1000"))
         task = asyncio.create_task(client.run(request))
-        while not await client.jobs():
-            await asyncio.sleep(0.01)
+        await jobs_are(client, 1)
         with pytest.raises(RunnerError) as caught:
             await client.run(request)
         assert caught.value.code == "bad_request"
@@ -459,7 +453,7 @@ def test_a_new_runner_takes_the_place_of_a_killed_one() -> None:
         async def talk(client: RunnerClient) -> None:
             assert (await client.run(RunRequest(job_name(), ("/bin/true",)))).exit == 0
             os.kill(running.pid, signal.SIGKILL)
-            os.waitpid(running.pid, 0)
+            os.waitpid(running.pid, 0)  # noqa: ASYNC222 - killed, so it ends at once
             with pytest.raises(RunnerError) as caught:
                 await client.run(RunRequest(job_name(), ("/bin/true",)))
             assert caught.value.code == "unavailable"
