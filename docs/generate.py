@@ -1,4 +1,4 @@
-"""Write the pages that are made from the code: docs/hooks.md and docs/reference/cli.md.
+"""Write the pages that are made from the code: docs/hooks.md, docs/reference/cli.md, docs/reference/configuration.md.
 
 ``python docs/generate.py`` writes them, ``--check`` only compares (exit code 1 when one differs).
 """
@@ -6,14 +6,18 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import UnionType
+from typing import Annotated, Literal, Union, get_args, get_origin
 
 import click
+from pydantic import BaseModel
 
-from safety_wrapper import hookspecs
+from safety_wrapper import config, hookspecs
 from safety_wrapper.cli import COMMANDS, main
 from safety_wrapper.hookspecs import CONTRACTS, Contract
 
@@ -124,9 +128,74 @@ def _first(command: click.Command) -> str:
     return command.get_short_help_str(200)
 
 
+def configuration() -> str:
+    """docs/reference/configuration.md."""
+    return "\n".join([NOTE, *_configuration(), ""])
+
+
+def _configuration() -> Iterator[str]:
+    yield "# Configuration\n"
+    yield "People write `/etc/safety-wrapper/config.yaml`; `safety-wrapper config apply` checks it and writes"
+    yield "`config.json` beside it, all that daemons read, when they start. Unknown keys are refused. A variable"
+    yield f"`{config.ENV_PREFIX}<PATH>__<KEY>` overrides a key, for example `{config.ENV_PREFIX}LIMITS__BURST=10`.\n"
+    yield "Level, gate and tenant facts are not configuration: they are the owner's statements, in the ledger.\n"
+    yield "| key | type | default | |\n|---|---|---|---|"
+    yield from _keys(config.Config, "")
+
+
+def _keys(section: type[BaseModel], path: str) -> Iterator[str]:
+    for name, field in section.model_fields.items():
+        key = f"{path}{field.alias or name}"
+        inner = _inner(field.annotation)
+        if inner is not None and not _is_section(field.annotation):
+            key += "[]" if get_origin(field.annotation) is list else ".NAME"
+        if inner is not None:
+            yield from _keys(inner, f"{key}.")
+        else:
+            default = "" if field.is_required() else f"`{_default(field.get_default(call_default_factory=True))}`"
+            yield f"| `{key}` | {_type(field.annotation)} | {default} | {field.description or ''} |"
+
+
+def _is_section(annotation: object) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def _inner(annotation: object) -> type[BaseModel] | None:
+    """The section that a key holds: itself, or each item of a list or a mapping."""
+    for each in (annotation, *reversed(get_args(annotation))):
+        if isinstance(each, type) and issubclass(each, BaseModel):
+            return each
+    return None
+
+
+def _default(value: object) -> str:
+    return json.dumps(str(value) if isinstance(value, Path) else value).replace("|", "\\|")
+
+
+def _type(annotation: object) -> str:
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return " or ".join(f"`{json.dumps(each)}`" for each in inner)
+    if origin is Annotated:
+        return _type(inner[0])
+    if origin is UnionType or origin is Union:
+        return " or ".join(_type(each) for each in inner)
+    if origin is list:
+        return f"list of {_type(inner[0])}"
+    if origin is dict:
+        return "mapping"
+    names: dict[object, str] = {str: "text", int: "integer", float: "number", bool: "true or false"}
+    return {**names, Path: "absolute path", type(None): "null"}.get(annotation, "any")
+
+
 def pages() -> dict[Path, str]:
     """Every generated page with its text."""
-    return {DOCS / "hooks.md": hooks(), DOCS / "reference" / "cli.md": cli()}
+    reference = DOCS / "reference"
+    return {
+        DOCS / "hooks.md": hooks(),
+        reference / "cli.md": cli(),
+        reference / "configuration.md": configuration(),
+    }
 
 
 def run(arguments: list[str]) -> int:

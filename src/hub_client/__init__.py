@@ -1,1 +1,1 @@
-"""The tenant side of the Hub protocol. Empty until the Hub issue; imports nothing of safety_wrapper."""
+"""The tenant's side of the Hub protocol: empty for now, and usable alone. Imports nothing of safety_wrapper."""

@@ -24,7 +24,7 @@ def generator() -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("page", ["hooks.md", "reference/cli.md"])
+@pytest.mark.parametrize("page", ["hooks.md", "reference/cli.md", "reference/configuration.md"])
 def test_a_generated_page_is_up_to_date(page: str) -> None:
     assert (DOCS / page).read_text() == generator().pages()[DOCS / page], "run ./dev docs"
 

@@ -22,7 +22,17 @@ PAGES = [path for path in tracked() if path.suffix == ".md"]
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 CONSOLE = re.compile(r"^```console\n(.*?)^```", re.MULTILINE | re.DOTALL)
 #: Pieces, so that this file does not hold what it looks for.
-FOREIGN = ("/work/" + "shared", "/work/" + "main", "/opt/" + "pypi", "/root/" + ".pyenv", "pypi" + ".org", "npmjs" + ".org")
+FOREIGN = tuple(
+    "".join(pair)
+    for pair in (
+        ("/work/", "shared"),
+        ("/work/", "main"),
+        ("/opt/", "pypi"),
+        ("/root/", ".pyenv"),
+        ("pypi", ".org"),
+        ("npmjs", ".org"),
+    )
+)
 
 
 def name(path: Path) -> str:
@@ -69,3 +79,20 @@ def test_every_decision_record_is_numbered_and_dated() -> None:
     for number, path in enumerate(sorted((ROOT / "docs" / "adr").glob("*.md")), start=1):
         assert path.name.startswith(f"{number:04}-")
         assert re.search(r"^\d{4}-\d{2}-\d{2} · \w+$", path.read_text(), re.MULTILINE), name(path)
+
+
+NAMED_TEST = re.compile(r"`(tests/[\w/]+\.py)::(test_\w+)`")
+
+
+def test_every_test_that_a_page_names_is_there() -> None:
+    for page in PAGES:
+        for file, test in NAMED_TEST.findall(page.read_text()):
+            path = ROOT / file
+            assert path.exists(), f"{name(page)} names {file}"
+            assert re.search(rf"^(async )?def {test}\(", path.read_text(), re.MULTILINE), f"{file}::{test}"
+
+
+def test_every_attack_is_in_the_threat_model() -> None:
+    model = (ROOT / "docs" / "threat-model.md").read_text()
+    for path in sorted((ROOT / "tests" / "attacks").glob("test_*.py")):
+        assert name(path) in model, f"{name(path)} is not in docs/threat-model.md"
