@@ -94,7 +94,7 @@ def _document(events: Iterator[Any], document: Document) -> None:
 
 def _node(events: Iterator[Any], event: Any, path: tuple[str | int, ...], lines: dict[Any, int]) -> Any:
     line = lines[path] = _line(event)
-    if len(path) > MAX_DEPTH:
+    if len(path) >= MAX_DEPTH and isinstance(event, yaml.CollectionStartEvent):
         raise YamlRefusedError(line, f"nested deeper than {MAX_DEPTH}")
     if isinstance(event, yaml.AliasEvent):
         raise YamlRefusedError(line, "aliases are not admitted")

@@ -110,7 +110,7 @@ def test_depth_is_bounded() -> None:
     assert value_of("[" * MAX_DEPTH + "]" * MAX_DEPTH)
     for depth in (MAX_DEPTH + 1, 500, 100_000):
         with pytest.raises(YamlRefusedError):
-            value_of("[[" * depth + "]]" * depth)
+            value_of("[" * depth + "]" * depth)
 
 
 def test_size_is_bounded() -> None:

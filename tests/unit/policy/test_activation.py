@@ -280,6 +280,24 @@ def test_a_damaged_installation_does_not_load(place: Place, damage: Callable[[Pa
         place.load(floor)
 
 
+@pytest.mark.parametrize(
+    ("damage", "why"),
+    [
+        ("bundle is a pipe", "not a plain file"),
+        ("signature is a pipe", "not a plain file"),
+        ("bundle is huge", "bundle.json is too big"),
+        ("signature is huge", "bundle.sig is too big"),
+        ("bundle is a link", "can't be read"),
+        ("folder is a link", "can't be opened"),
+    ],
+)
+def test_what_is_no_plain_bounded_file_is_not_even_read(place: Place, damage: str, why: str) -> None:
+    folder = place.install(compiled())
+    DAMAGE[damage](folder)
+    with pytest.raises(BundleFormatError, match=why):
+        place.load()
+
+
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE.keys())
 def test_activating_again_repairs_a_damaged_installation(place: Place, damage: Callable[[Path], object]) -> None:
     data = compiled()
@@ -312,7 +330,7 @@ def test_current_names_one_plain_folder_beside_it(place: Place, target: str) -> 
     current = place.installed / "current"
     current.unlink()
     current.symlink_to(target)
-    with pytest.raises(BundleFormatError):
+    with pytest.raises(BundleFormatError, match="no installed bundle"):
         place.load()
     assert place.load(floor_of(compiled())).bundle  # the floor does not need it
 

@@ -266,6 +266,15 @@ def test_the_order_of_rules_is_part_of_the_form() -> None:
         parse(compiled(lambda value: second(value, first=False)))
 
 
+def test_an_example_that_no_rule_names_is_refused() -> None:
+    value = bundle_value()
+    value["suite"].insert(1, {**value["suite"][0], "id": "files.delete/m2"})
+    with pytest.raises(BundleShapeError, match="no rule names"):
+        check_shape(value)
+    value["rules"][0]["examples"]["match"].append("files.delete/m2")
+    check_shape(value)
+
+
 def test_faults_are_bounded_and_name_their_place() -> None:
     value = bundle_value()
     value["rules"] = [{**RULE, "evil": index} for index in range(100)]
