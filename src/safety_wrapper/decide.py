@@ -40,7 +40,7 @@ def decide(
 
     ``fault`` stands for whatever kept the call from being judged (unlisted, malformed, no bundle, a stage that
     failed): block; so does a level that is none. ``objections`` can only make the answer stricter.
-    Total; O(objections). Source: DESIGN §3.
+    Total; O(objections). Its specification is tests/reference.py.
     """
     if fault or not AutonomyLevel.TRAINING_WHEELS <= level <= AutonomyLevel.FULL_AUTONOMY:
         return Outcome.BLOCK  # 0 would index the last column of the table, which is the freest

@@ -94,7 +94,6 @@ def before_tool_call(call: ToolCall, classification: Classification) -> Objectio
 
     :param call: the call as it is digested. :param classification: all answers combined.
     No opinion: ``None``. An objection can only make the outcome stricter. Must not do I/O or keep a reference.
-    Source: DESIGN §4.
     """
 
 
@@ -219,7 +218,7 @@ def classify_tool_call(call: ToolCall, policy: Policy) -> Classification | None:
     :param call: canonical and digested. :param policy: the bundle in force and the owner's tenant facts; frozen,
     so that the answer is a pure function of both. No opinion: ``None``. Answers combine by the strictest class and
     the union of effects; no answer at all blocks. Must be pure: no I/O, no clock, no reference kept.
-    Source: DESIGN §3, §4; ADR 0002 for ``policy``.
+    Why ``policy`` is an argument: docs/adr/0002.
     """
 
 

@@ -96,3 +96,11 @@ def test_every_attack_is_in_the_threat_model() -> None:
     model = (ROOT / "docs" / "threat-model.md").read_text()
     for path in sorted((ROOT / "tests" / "attacks").glob("test_*.py")):
         assert name(path) in model, f"{name(path)} is not in docs/threat-model.md"
+
+
+def test_the_tree_points_at_no_page_that_is_not_here() -> None:
+    pointer = re.compile(rb"\bdocs/[\w/-]+\.md\b")
+    for path in tracked():
+        if path.suffix in {".py", ".js", ".mjs", ".yaml", ".toml", ".md"} and path != Path(__file__):
+            for target in pointer.findall(path.read_bytes()):
+                assert (ROOT / target.decode()).exists(), f"{name(path)} points at {target.decode()}"

@@ -1,8 +1,9 @@
 """Approvals on the real ledger, driven by hypothesis, beside a model that knows the true time.
 
 The machine plays the agent, the person, a careless engine, the Hub's outbox, a machine whose clock fails, and somebody
-who edits the file while the core is down. Invariants A1–A11 of STATE_MACHINES §5. Each rule reaches the product through
-module attributes, so a test can put a fault in the place of one function and show that an invariant notices.
+who edits the file while the core is down. Invariants A1–A11 of docs/reference/approvals.md §5. Each rule reaches the
+product through module attributes, so a test can put a fault in the place of one function and show that an invariant
+notices.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The clock rule of expiry (STATE_MACHINES §1): time that an attacker or a dead battery can't turn back.
+"""The clock rule of expiry (docs/reference/approvals.md §1): time that an attacker or a dead battery can't turn back.
 
 ``t_eff`` never goes back and never runs slower than the boot clock. What can't be trusted after a reboot is not
 guessed: the caller is told, and expires everything that was open. Readings are passed in; only SystemClock looks.

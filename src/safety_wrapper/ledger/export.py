@@ -39,7 +39,7 @@ class VerifyReport:
 
 
 def records(look: Look, *, after_seq: int = 0, limit: int = 500) -> list[dict[str, Any]]:
-    """Records in the shape of SCHEMAS §4, oldest first, after ``after_seq``. Not verified."""
+    """Records in the shape of docs/reference/schemas.md §3, oldest first, after ``after_seq``. Not verified."""
     rows = look.db.execute(
         f"SELECT {COLUMNS} FROM audit WHERE seq >= ? ORDER BY seq LIMIT ?",  # noqa: S608
         (after_seq, limit + 1),

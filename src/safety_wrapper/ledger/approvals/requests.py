@@ -1,4 +1,4 @@
-"""Approval requests: every transition of STATE_MACHINES §2, each with its record in the same transaction."""
+"""Approval requests: each step of docs/reference/approvals.md §2 with its record in the same transaction."""
 
 from __future__ import annotations
 
