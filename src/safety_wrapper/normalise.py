@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, Final
 
 import jsonschema_rs
@@ -132,24 +133,36 @@ def for_running(call: ToolCall) -> ToolCall:
 
 def _call(proposal: Proposal, call_id: CallId, tool: str, kind: ToolKind, binding: Binding) -> ToolCall:
     context = proposal.context
-    head = {
-        "agent": context.agent,
-        "binding": {
-            "cwd": binding.cwd,
-            "sandbox": binding.sandbox,
-            "tool_definition_sha256": binding.tool_definition_sha256,
-        },
-        "kind": kind.value,
-        "params": dict(proposal.params),
-        "tenant": context.tenant,
-        "tool": tool,
-    }
     try:
-        canonical = canonical_json(head["params"])
-        digest = digest_bytes("sw/call/v1", canonical_json(head))
+        canonical = canonical_json(dict(proposal.params))
+        digest = digest_bytes("sw/call/v1", _digested(context, tool, kind, canonical, binding))
     except CanonicalError:
         canonical, digest = b"", digest_bytes("sw/call/v1", b"")
     return ToolCall(call_id, tool, kind, proposal.params, context, binding, canonical, digest)
+
+
+def _digested(context: CallContext, tool: str, kind: ToolKind, canonical: bytes, binding: Binding) -> bytes:
+    """The canonical form of {agent, binding, kind, params, tenant, tool}, put together from parts that are canonical:
+    keys in their order, ``params`` not encoded a second time. A test holds it against the encoder."""
+    return b"".join(
+        (
+            b'{"agent":', canonical_json(context.agent), b',"binding":', _bound(binding),
+            b',"kind":', canonical_json(kind.value), b',"params":', canonical,
+            b',"tenant":', canonical_json(context.tenant), b',"tool":', canonical_json(tool), b"}",
+        )
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=512)
+def _bound(binding: Binding) -> bytes:
+    """A binding's canonical form: there are as many as tools and workspaces."""
+    return canonical_json(
+        {
+            "cwd": binding.cwd,
+            "sandbox": binding.sandbox,
+            "tool_definition_sha256": binding.tool_definition_sha256,
+        }
+    )
 
 
 def _place(entry: ToolEntry, workspace: str | None) -> tuple[str | None, str | None]:

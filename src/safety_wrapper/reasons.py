@@ -56,6 +56,8 @@ def lines(effects: Sequence[Effect]) -> tuple[tuple[str, str], ...]:
 
 def visible(text: str) -> str:
     """``text`` with everything that could hide or reorder it shown as an escape."""
+    if text.isascii() and text.isprintable():
+        return text
     return "".join(c if c.isprintable() and not _hides(c) else f"\\u{{{ord(c):x}}}" for c in text)
 
 

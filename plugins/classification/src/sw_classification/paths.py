@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final
 
@@ -60,6 +60,7 @@ def known_folder(path: str) -> str:
     return path if head == path else head[: head.rfind("/")] or "/"
 
 
+@lru_cache(maxsize=8192)
 def components(path: str) -> tuple[str, ...]:
     """The steps of a normalised path."""
     return tuple(step for step in path.split("/") if step)
@@ -102,7 +103,7 @@ def _compare(path: str, pattern: tuple[str, ...], *, below: bool, possibly: bool
     steps = components(path)
     if not possibly:
         return _surely(steps, pattern, below=below)
-    if all(_only_markers(step) for step in steps) and path.startswith(UNKNOWN):
+    if path.startswith(UNKNOWN) and all(_only_markers(step) for step in steps):
         return False  # wholly unknown: that is judged as such, not as everything at once
     return _maybe(steps, pattern, below, recursive)
 
@@ -175,6 +176,40 @@ def _like(component: str) -> re.Pattern[str]:
     return re.compile(fnmatch.translate(component))
 
 
-def any_holds(patterns: Sequence[PathPattern], path: str, *, possibly: bool, recursive: bool) -> bool:
-    """Whether one of the patterns holds the path."""
-    return any(p.holds(path, possibly=possibly, recursive=recursive) for p in patterns)
+class PathSet:
+    """Several patterns asked at once. For a path that is known, the plain ones cost one look-up for each folder above
+    it, however many they are; a property test holds this against asking each by itself."""
+
+    __slots__ = ("_above", "_all", "_literal", "_names", "_others")
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self._all = tuple(PathPattern(text) for text in texts)
+        self._literal = frozenset(p.text for p in self._all if p.literal)
+        self._above = frozenset(above for text in self._literal for above in _ancestors(text)[1:])
+        named = [p for p in self._all if len(p.steps) == 2 and p.steps[0] == "**" and not _WILD.search(p.steps[1])]
+        self._names = frozenset(p.steps[1] for p in named if "[" not in p.steps[1])
+        plain = {p.text for p in named if "[" not in p.steps[1]} | self._literal
+        self._others = tuple(p for p in self._all if p.text not in plain)
+
+    def holds(self, path: str, *, possibly: bool, recursive: bool) -> bool:
+        """Whether one of the patterns holds the path, as PathPattern.holds says."""
+        if not is_literal(path) or not path.startswith("/"):
+            return any(p.holds(path, possibly=possibly, recursive=recursive) for p in self._all)
+        if possibly and recursive and path in self._above:
+            return True
+        literal, names = self._literal, self._names
+        if literal and not literal.isdisjoint(_ancestors(path)):
+            return True
+        if names and not names.isdisjoint(path.split("/")):
+            return True
+        return any(p.holds(path, possibly=possibly, recursive=recursive) for p in self._others)
+
+
+@lru_cache(maxsize=4096)
+def _ancestors(path: str) -> tuple[str, ...]:
+    """The path itself and every folder above it, up to the root."""
+    found = [path]
+    while path != "/":
+        path = path[: path.rfind("/")] or "/"
+        found.append(path)
+    return tuple(found)

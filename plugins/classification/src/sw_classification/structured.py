@@ -74,7 +74,9 @@ def _host(kind: str, value: str, policy: Policy) -> Fact:
         host = parse_host(value)
     except UrlError:
         return Fact(kind, "host", value, external=True, unresolved=True)
-    return Fact(kind, "host", host, host=host, external=not is_internal(host, policy.tenant.internal_hosts), covered=True)
+    return Fact(
+        kind, "host", host, host=host, external=not is_internal(host, policy.tenant.internal_hosts), covered=True
+    )
 
 
 def _values(value: object) -> Iterator[str]:

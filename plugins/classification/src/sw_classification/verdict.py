@@ -112,7 +112,8 @@ def _slot(name: str, fact: Fact, call: ToolCall) -> str:
 def escaped(value: str) -> str:
     """A value of the call as a reason may show it: one line, visible, at most 80 characters."""
     text = shown(value)[: MAX_SLOT + 1]
-    text = "".join(c if c.isprintable() else f"\\u{{{ord(c):x}}}" for c in text)
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else f"\\u{{{ord(c):x}}}" for c in text)
     return text if len(text) <= MAX_SLOT else text[: MAX_SLOT - 1] + "…"
 
 

@@ -14,7 +14,7 @@ import re2
 from safety_wrapper.errors import BundleFormatError
 from safety_wrapper.model import ToolCall
 from sw_classification.facts import Fact
-from sw_classification.paths import PathPattern
+from sw_classification.paths import PathPattern, PathSet
 from sw_classification.symbolic import is_literal, literal_head
 
 type Predicate = Callable[[Fact, ToolCall], bool]
@@ -161,22 +161,27 @@ def _path(operator: str, operands: Sequence[Any], possibly: bool) -> Predicate: 
     if operator == "prefix":
         heads = tuple(str(o) for o in operands)
         return lambda fact, call: fact.path is not None and fact.path.startswith(heads)
-    patterns = tuple(PathPattern(str(o)) for o in operands)
-    if operator in {"is", "any"}:
-        return lambda fact, call: fact.path is not None and any(
-            p.is_it(fact.path, possibly=possibly, recursive=fact.recursive) for p in patterns
-        )
-    if operator == "under":
-        return lambda fact, call: fact.path is not None and any(
-            p.holds(fact.path, possibly=possibly, recursive=fact.recursive) for p in patterns
-        )
-    if operator in {"not_under", "none"}:
-        # "surely not below" is "not possibly below", and the other way round
-        return lambda fact, call: fact.path is not None and not any(
-            (p.holds if operator == "not_under" else p.is_it)(
-                fact.path, possibly=not possibly, recursive=fact.recursive
+    texts = [str(o) for o in operands]
+    if operator in {"under", "not_under"}:
+        places = PathSet(texts)
+        if operator == "under":
+            return lambda fact, call: (
+                fact.path is not None and places.holds(fact.path, possibly=possibly, recursive=fact.recursive)
             )
-            for p in patterns
+        # "surely not below" is "not possibly below", and the other way round
+        return lambda fact, call: (
+            fact.path is not None and not places.holds(fact.path, possibly=not possibly, recursive=fact.recursive)
+        )
+    patterns = tuple(PathPattern(text) for text in texts)
+    if operator in {"is", "any"}:
+        return lambda fact, call: (
+            fact.path is not None
+            and any(p.is_it(fact.path, possibly=possibly, recursive=fact.recursive) for p in patterns)
+        )
+    if operator == "none":
+        return lambda fact, call: (
+            fact.path is not None
+            and not any(p.is_it(fact.path, possibly=not possibly, recursive=fact.recursive) for p in patterns)
         )
     raise _refuse(operator)
 

@@ -43,4 +43,6 @@ def run(walker: Walker, argv: list[str], *, piped: bool) -> None:
     program(walker, [name, *argv[1:]], piped)
 
 
-_TAKES_ANYTHING: Final = frozenset({"echo", "printf", "test", "[", "true", "false", ":", "export", "local", "return", "exit", "set"})
+_TAKES_ANYTHING: Final = frozenset(
+    {"echo", "printf", "test", "[", "true", "false", ":", "export", "local", "return", "exit", "set"}
+)

@@ -59,7 +59,14 @@ def _rights(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT0
     if arguments.has("-R", "--recursive"):
         flags.append("recursive")
     mode = arguments.operands[0] if arguments.operands else ""
-    if argv[0] == "chmod" and (mode.endswith(("777", "666")) or "o+w" in mode or "a+w" in mode or mode[:1] in "4267" and len(mode) == 4 or "+s" in mode):
+    if argv[0] == "chmod" and (
+        mode.endswith(("777", "666"))
+        or "o+w" in mode
+        or "a+w" in mode
+        or mode[:1] in "4267"
+        and len(mode) == 4
+        or "+s" in mode
+    ):
         flags.append("wide")
     for path in arguments.operands[1:]:
         walker.path("write", path, argv[0], *flags)
@@ -81,7 +88,9 @@ def _tar(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
     taking = ("-f", "--file", "-C", "--directory", "--exclude", "-X", "-T", "--strip-components", "-I", "--use-compress-program",
               "--to-command", "--checkpoint-action", "--transform", "--rsh-command")  # fmt: skip
     arguments = read(words, taking)
-    if arguments.has("-I", "--use-compress-program", "--to-command", "--checkpoint-action", "--rsh-command", "-F", "--info-script"):
+    if arguments.has(
+        "-I", "--use-compress-program", "--to-command", "--checkpoint-action", "--rsh-command", "-F", "--info-script"
+    ):
         walker.opaque("tar runs a program of its own")
     archive = arguments.value("-f", "--file")
     folder = arguments.value("-C", "--directory") or "."

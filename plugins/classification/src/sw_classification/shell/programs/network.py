@@ -69,7 +69,9 @@ def _wget(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
     arguments = read(argv, taking)
     if arguments.has("-i", "--input-file", "-e", "--execute", "--use-askpass", "-r", "--recursive", "-m", "--mirror"):
         walker.opaque("wget is told elsewhere what it fetches")
-    sends = arguments.has("--post-data", "--post-file", "--body-data", "--body-file", "--header", "--user", "--password")
+    sends = arguments.has(
+        "--post-data", "--post-file", "--body-data", "--body-file", "--header", "--user", "--password"
+    )
     for option, value in arguments.values:
         if option in {"--post-file", "--body-file"}:
             walker.path("read", value, "wget")

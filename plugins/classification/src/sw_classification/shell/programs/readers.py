@@ -94,8 +94,12 @@ def _jq(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
 
 
 def _sed(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
-    in_place = any(a.startswith(("-i", "--in-place")) or (a[:1] == "-" and a[1:2] != "-" and "i" in a[1:]) for a in argv[1:])
-    arguments = read([a for a in argv if not a.startswith(("-i", "--in-place"))], ("-e", "-f", "-l", "--expression", "--file"))
+    in_place = any(
+        a.startswith(("-i", "--in-place")) or (a[:1] == "-" and a[1:2] != "-" and "i" in a[1:]) for a in argv[1:]
+    )
+    arguments = read(
+        [a for a in argv if not a.startswith(("-i", "--in-place"))], ("-e", "-f", "-l", "--expression", "--file")
+    )
     scripts = [v for o, v in arguments.values if o in {"-e", "--expression"}]
     from_file = any(o in {"-f", "--file"} for o, _ in arguments.values)
     operands = list(arguments.operands)
@@ -111,7 +115,9 @@ def _sed_does_more(script: str) -> bool:
     """``e`` runs commands, ``w`` writes files; a plain substitution or print does neither."""
     if re.fullmatch(r"(\d+|\$)?(,(\d+|\$))?[pdq=]", script):
         return False
-    plain = re.fullmatch(r"(?:[\d$,/\w^. -]*)s(?P<d>[/|#,@:!])(?:(?!(?P=d)).)*(?P=d)(?:(?!(?P=d)).)*(?P=d)[gipI0-9]*", script)
+    plain = re.fullmatch(
+        r"(?:[\d$,/\w^. -]*)s(?P<d>[/|#,@:!])(?:(?!(?P=d)).)*(?P=d)(?:(?!(?P=d)).)*(?P=d)[gipI0-9]*", script
+    )
     return plain is None and not re.fullmatch(r"/[^/]*/[pd!]{1,2}", script)
 
 
@@ -164,4 +170,3 @@ PROGRAMS: Final[dict[str, Program]] = {
     "sort": _sort, "tee": _tee, "uniq": _uniq, "printenv": _env_dump, "jq": _jq, "yq": _jq,
     "sed": _sed, "awk": _awk, "gawk": _awk, "mawk": _awk, "date": _time_of_day,
 }  # fmt: skip
-

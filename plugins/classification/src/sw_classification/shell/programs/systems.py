@@ -56,14 +56,23 @@ def _deeds(**groups: tuple[str, Deed]) -> dict[str, Deed]:
 
 
 _PACKAGES: Final = _deeds(
-    look=("list|show|search|policy|depends|rdepends|check|info|freeze|view|ls|outdated|audit|config list|why|help|download", _LOOKS),
+    look=(
+        "list|show|search|policy|depends|rdepends|check|info|freeze|view|ls|outdated|audit|config list|why|help|download",
+        _LOOKS,
+    ),
     install=("install|upgrade|update|full-upgrade|dist-upgrade|add|ci|sync|i|refresh", ("write", "package")),
     remove=("remove|purge|autoremove|uninstall|un|rm|erase|clean|autoclean", ("delete", "package")),
 )
 _SYSTEMCTL: Final = _deeds(
-    look=("status|show|list-units|list-timers|list-unit-files|is-active|is-enabled|is-failed|cat|get-default|help", _LOOKS),
+    look=(
+        "status|show|list-units|list-timers|list-unit-files|is-active|is-enabled|is-failed|cat|get-default|help",
+        _LOOKS,
+    ),
     run=("start|restart|reload|try-restart|reload-or-restart|reset-failed", ("execute", "unit")),
-    change=("stop|disable|enable|mask|unmask|edit|daemon-reload|kill|set-property|isolate|revert|link", ("control", "unit")),
+    change=(
+        "stop|disable|enable|mask|unmask|edit|daemon-reload|kill|set-property|isolate|revert|link",
+        ("control", "unit"),
+    ),
     down=("poweroff|reboot|halt|suspend|hibernate|rescue|emergency|kexec", ("control", "process")),
 )
 _DOCKER: Final = _deeds(
@@ -79,8 +88,14 @@ _DOCKER: Final = _deeds(
     push=("push|image push|compose push|login", ("send", "image")),
 )  # fmt: skip
 _KUBECTL: Final = _deeds(
-    look=("get|describe|logs|top|version|explain|api-resources|cluster-info|config view|diff|auth can-i|rollout status", _LOOKS),
-    change=("apply|create|scale|rollout restart|rollout undo|label|annotate|patch|set|edit|replace|expose|run", ("control", "container")),
+    look=(
+        "get|describe|logs|top|version|explain|api-resources|cluster-info|config view|diff|auth can-i|rollout status",
+        _LOOKS,
+    ),
+    change=(
+        "apply|create|scale|rollout restart|rollout undo|label|annotate|patch|set|edit|replace|expose|run",
+        ("control", "container"),
+    ),
     remove=("delete|drain|cordon", ("delete", "container")),
 )
 _TERRAFORM: Final = _deeds(
@@ -112,7 +127,19 @@ def _git(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
         return walker.add(Fact("write", "record", " ".join(words), program="git reset soft", argv=tuple(argv)))
     if sub in {"branch", "tag", "remote", "config", "stash"}:
         rest = words[1:]
-        looks = not rest or rest[0] in {"-l", "--list", "-v", "-a", "-r", "--get", "show", "list", "-vv", "--show-current", "get-url"}
+        looks = not rest or rest[0] in {
+            "-l",
+            "--list",
+            "-v",
+            "-a",
+            "-r",
+            "--get",
+            "show",
+            "list",
+            "-vv",
+            "--show-current",
+            "get-url",
+        }
         if looks and not (sub == "stash" and not rest):
             return None
         if sub == "branch" and {"-D", "-d", "--delete"} & set(rest):
@@ -120,7 +147,9 @@ def _git(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
         if sub == "config":
             return walker.opaque("a setting of git may run programs")
     if sub == "push":
-        force = any(a.startswith(("-f", "--force", "--mirror", "--delete", "+")) or a.startswith(":") for a in words[1:])
+        force = any(
+            a.startswith(("-f", "--force", "--mirror", "--delete", "+")) or a.startswith(":") for a in words[1:]
+        )
         flags = frozenset({"force"}) if force else frozenset()
         walker.add(
             Fact("send", "record", " ".join(words), program="git push", argv=tuple(argv), flags=flags, external=True)

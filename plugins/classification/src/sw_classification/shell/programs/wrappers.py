@@ -54,7 +54,9 @@ def _env(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
 def _sudo(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
     if any(a in {"-i", "-s", "--login", "--shell", "-e"} for a in argv[1:2]) or len(argv) == 1:
         walker.opaque("it opens a shell as another user")
-    _prefix("-u", "-g", "-h", "-p", "-U", "-C", "-D", "-R", "-T", "--user", "--group", assignments=True)(walker, argv, piped)
+    _prefix("-u", "-g", "-h", "-p", "-U", "-C", "-D", "-R", "-T", "--user", "--group", assignments=True)(
+        walker, argv, piped
+    )
 
 
 def _su(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
@@ -119,7 +121,10 @@ def _xargs(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT00
     replaced: str | None = None
     while words and words[0].startswith("-"):
         option = words.pop(0)
-        if option in {"-I", "--replace", "-n", "-L", "-P", "-s", "-d", "-a", "-E", "--max-args", "--max-procs"} and words:
+        if (
+            option in {"-I", "--replace", "-n", "-L", "-P", "-s", "-d", "-a", "-E", "--max-args", "--max-procs"}
+            and words
+        ):
             value = words.pop(0)
             replaced = value if option in {"-I", "--replace"} else replaced
         elif option.startswith("-I"):
@@ -144,7 +149,9 @@ def _find(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
     for place in places:
         walker.path("read", place, "find", "metadata", "recursive")
     below = [place.rstrip("/") + "/\x05" if place != "/" else "/\x05" for place in places]
-    narrowed = any(word in {"-name", "-iname", "-path", "-regex", "-mtime", "-empty", "-newer", "-size"} for word in words)
+    narrowed = any(
+        word in {"-name", "-iname", "-path", "-regex", "-mtime", "-empty", "-newer", "-size"} for word in words
+    )
     while words:
         word = words.pop(0)
         if word == "-delete":
