@@ -23,6 +23,8 @@ NAME: Final = "safety-wrapper-{uid}"
 SPARE_PROCESSES: Final = 4
 _SHARE_OF_MACHINE: Final = 0.75
 _SELF: Final = Path("/proc/self")
+_CONTROLLERS: Final = "+memory +pids"
+_LEAF: Final = "runner"
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +156,7 @@ def release(uid: int) -> None:
     for base in (own.memory, own.pids, own.unified):
         if base is not None:
             folder = base / NAME.format(uid=uid)
-            for inner in (*folder.glob("job-*"), folder / "runner", folder):
+            for inner in (*folder.glob("jobs/job-*"), *folder.glob("job-*"), folder / "jobs", folder / _LEAF, folder):
                 _removed(inner)
 
 
@@ -207,16 +209,26 @@ def _delegate_v2(base: Path, uid: int) -> Delegated | None:
         return None
     if (base / "cgroup.type").exists() and _delegated_by_systemd(base):
         _move_into(base, "main")  # a cgroup that is not the root can't both hold processes and share controllers
-    _write(base / "cgroup.subtree_control", "+memory +pids")
+    _write(base / "cgroup.subtree_control", _CONTROLLERS)
     folder = base / NAME.format(uid=uid)
     folder.mkdir(exist_ok=True)
-    _write(folder / "cgroup.subtree_control", "+memory +pids")
-    _write(folder / "memory.max", str(_machine_share()))
-    (folder / "runner").mkdir(exist_ok=True)
-    _write(folder / "runner" / "cgroup.procs", str(os.getpid()))
-    _give(folder, uid, ("cgroup.procs", "cgroup.subtree_control"))
-    _give(folder / "runner", uid, ("cgroup.procs",))
-    return Delegated(2, folder, folder)
+    jobs = _divide(folder)
+    (folder / _LEAF).mkdir(exist_ok=True)
+    _write(folder / _LEAF / "cgroup.procs", str(os.getpid()))
+    for part in (folder, jobs, folder / _LEAF):
+        _give(part, uid, ("cgroup.procs", "cgroup.subtree_control"))
+    return Delegated(2, jobs, jobs)
+
+
+def _divide(folder: Path) -> Path:
+    """Below a version 2 folder: the one for jobs, bounded as a whole, beside the leaf where the runner lives."""
+    _write(folder / "cgroup.subtree_control", _CONTROLLERS)
+    jobs = folder / "jobs"
+    jobs.mkdir(exist_ok=True)
+    with contextlib.suppress(PermissionError):  # set by root already
+        _write(jobs / "memory.max", str(_machine_share()))
+    _write(jobs / "cgroup.subtree_control", _CONTROLLERS)
+    return jobs
 
 
 def _find_v1(own: Hierarchies, uid: int, configured: Path | None) -> Delegated | None:
@@ -234,19 +246,18 @@ def _find_v2(own: Hierarchies, uid: int, configured: Path | None) -> Delegated |
     if own.unified is None:
         return None
     # After delegate() this process lives in <folder>/runner; under systemd in the folder that the unit was given.
-    folder = configured or (own.unified.parent if own.unified.name == "runner" else own.unified)
+    folder = configured or (own.unified.parent if own.unified.name == _LEAF else own.unified)
     try:
         if not _writable(folder) or not {"memory", "pids"} <= set(_read(folder / "cgroup.controllers").split()):
             return None
         if folder == own.unified:
             if _read(folder / "cgroup.procs").split() != [str(os.getpid())]:
                 return None  # a terminal's or a session's cgroup: other processes are not ours to move
-            _move_into(folder, "runner")
-        if not {"memory", "pids"} <= set(_read(folder / "cgroup.subtree_control").split()):
-            _write(folder / "cgroup.subtree_control", "+memory +pids")
+            _move_into(folder, _LEAF)
+        jobs = _divide(folder)
     except OSError:
         return None
-    return Delegated(2, folder, folder)
+    return Delegated(2, jobs, jobs)
 
 
 def _move_into(folder: Path, name: str) -> None:

@@ -64,9 +64,25 @@ def find_in(folder: Path) -> cgroup.Delegated | None:
 
 def test_a_unit_with_delegation_serves(tmp_path: Path) -> None:
     folder = unit(tmp_path)
-    assert find_in(folder) == cgroup.Delegated(2, folder, folder)
+    assert find_in(folder) == cgroup.Delegated(2, folder / "jobs", folder / "jobs")
     assert (folder / "runner/cgroup.procs").read_text() == str(os.getpid())
-    assert (folder / "cgroup.subtree_control").read_text() == "+memory +pids"
+    for part in (folder, folder / "jobs"):
+        assert (part / "cgroup.subtree_control").read_text() == "+memory +pids"
+    assert 0 < int((folder / "jobs/memory.max").read_text()) < os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def test_a_runner_that_was_moved_before_finds_the_same(tmp_path: Path) -> None:
+    folder = unit(tmp_path, members="")
+    assert find_in(folder / "runner") == cgroup.Delegated(2, folder / "jobs", folder / "jobs")
+
+
+def test_a_slot_bounds_memory_and_processes(tmp_path: Path) -> None:
+    (tmp_path / "jobs/job-t1").mkdir(parents=True)
+    made = cgroup.Slot.__new__(cgroup.Slot)
+    made._version, made.folders, made.entries = 2, [tmp_path / "jobs/job-t1"], []
+    made._bound(cgroup.Delegated(2, tmp_path / "jobs", tmp_path / "jobs"), Limits(total_memory_bytes=5, processes=7))
+    written = {f.name: f.read_text() for f in made.folders[0].iterdir()}
+    assert written == {"memory.max": "5", "pids.max": "11", "memory.swap.max": "0", "memory.oom.group": "1"}
 
 
 def test_a_unit_without_the_memory_controller_does_not_serve(tmp_path: Path) -> None:
