@@ -275,6 +275,7 @@ class Connection:
         self._out.put(frame, descriptors)
         if not self._writing:
             self._writable()
+        self._full = self._out.waiting_bytes > _PAUSE_ABOVE
 
     def _writable(self) -> None:
         fd = self._sock.fileno()
@@ -287,7 +288,6 @@ class Connection:
                 self._writing = True
                 self._loop.add_writer(fd, self._writable)
                 self._write_timer = self._loop.call_later(self._server.limits.unread_s, self.close)
-            self._full = self._out.waiting_bytes > _PAUSE_ABOVE
             return None
         if self._writing:
             self._writing = False
