@@ -2,8 +2,8 @@
 
 ``python crash_writer.py FOLDER ACK_FD [lazy]``: loads everything once, then forks a writer for each line "go" on stdin,
 prints its process id, and reaps it on "reap". The writer says on ACK_FD what it was told is durable, each line in one
-write: ``A <seq> <ref>`` a record was acknowledged · ``R <id>`` a call runs now · ``O`` the ledger is open. ``lazy`` puts a
-fault in: it answers before it commits.
+write: ``A <seq> <ref>`` a record was acknowledged · ``R <id>`` a call runs now · ``O`` the ledger is open. ``lazy`` puts
+a fault in: it answers before it commits.
 """
 
 from __future__ import annotations
@@ -124,7 +124,8 @@ class LazyCommits:
         if text == "COMMIT" and self.left:
             self.left -= 1
             return None
-        if text == "BEGIN IMMEDIATE" and self.db.in_transaction:
+        # No roll-back either: what fails in this run has written nothing, and it would take earlier commits along.
+        if text == "ROLLBACK" or (text == "BEGIN IMMEDIATE" and self.db.in_transaction):
             return None
         if text == "COMMIT":
             self.left = 20
