@@ -28,6 +28,8 @@ from safety_wrapper.policy.bundle import thaw
 from safety_wrapper.secrets import contains_reference
 
 NO_DEFINITION: Final = "0" * 64
+#: An engine without backtracking: no text makes a pattern slow.
+_LINEAR: Final = jsonschema_rs.RegexOptions()
 MAX_PARAMS_BYTES: Final = 512 * 1024
 #: An escaped NUL in canonical JSON; an even number of backslashes before it would be text that mentions one.
 _NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
@@ -59,7 +61,10 @@ class Catalogue:
     @classmethod
     def of(cls, bundle: Bundle) -> Catalogue:
         """Compile every schema once, at activation."""
-        validators = {key: jsonschema_rs.validator_for(thaw(entry.params)) for key, entry in bundle.tools.items()}
+        validators = {
+            key: jsonschema_rs.validator_for(thaw(entry.params), pattern_options=_LINEAR)
+            for key, entry in bundle.tools.items()
+        }
         return cls(bundle, validators)
 
     def find(self, proposal: Proposal) -> tuple[str, ToolEntry] | None:

@@ -6,7 +6,6 @@ Any failure leaves the last-known-good one in force; at a start without a good o
 from __future__ import annotations
 
 import asyncio
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,9 +29,9 @@ class PolicyInForce:
 
     async def start(self) -> None:
         """Load the installed bundle. A start trusts the digest that was activated; a first start checks the suite."""
-        known = self._floor()
+        known, now = self._known()
         try:
-            loaded = activation.load_installed(self.config.paths.bundle, self.config.trust, known, int(time.time()))
+            loaded = activation.load_installed(self.config.paths.bundle, self.config.trust, known, now)
             if known is None:
                 self._check(loaded.bundle)
                 await self._record(loaded.bundle)
@@ -40,7 +39,7 @@ class PolicyInForce:
             self.standing.without_bundle(f"no policy bundle is in force: {exc.message}")
             await self._alarm("no bundle is in force", exc.message)
             return
-        self.standing.take_into_force(loaded.bundle, loaded.degraded)
+        self.standing.take_into_force(loaded.bundle)
 
     async def activate(self, source: Path) -> Bundle:
         """Take the signed bundle in ``source`` into force. Raises RefusedError; then the one in force stays.
@@ -48,21 +47,22 @@ class PolicyInForce:
         The ledger's floor is raised last, and a start loads the floor's bundle: a crash at any point leaves one that
         loads.
         """
-        now = int(time.time())
+        known, now = self._known()
         try:
-            bundle = await asyncio.to_thread(activation.judge_folder, source, self.config.trust, self._floor(), now)
+            bundle = await asyncio.to_thread(activation.judge_folder, source, self.config.trust, known, now)
             self._check(bundle)
             await asyncio.to_thread(activation.install, source, self.config.paths.bundle, bundle, self.config.trust)
         except BundleError as exc:
             await self._alarm("bundle refused", exc.message)
             raise RefusedError(f"the bundle was refused: {exc.message}", do=exc.do) from exc
         await self._record(bundle)
-        self.standing.take_into_force(bundle, activation.freshness(bundle, now))
+        self.standing.take_into_force(bundle)
         return bundle
 
-    def _floor(self) -> activation.Floor | None:
+    def _known(self) -> tuple[activation.Floor | None, int]:
+        """The version floor, and the ledger's own time: a clock that is set back revives nothing."""
         with self.ledger.read() as reader:
-            return floor.get(reader)
+            return floor.get(reader), reader.now
 
     def _check(self, bundle: Bundle) -> None:
         failures = suite.check(bundle, Trial(self.plan, bundle).verdict)

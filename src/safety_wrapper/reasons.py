@@ -71,10 +71,10 @@ def _sentence(head: str, classification: Classification, todo: str) -> str:
     why = classification.reason or IN_WORDS[classification.safety_class]
     tail = f"{todo} Do not repeat the call."
     room = MAX_REASON - len(tail) - len(head) - 4
-    instead = f" {classification.instead}" if classification.instead else ""
     body = one_line(_stop(why), room)
-    if len(body) + len(instead) <= room:
-        body += one_line(instead, room)
+    instead = one_line(classification.instead, room)
+    if instead and len(body) + len(instead) + 1 <= room:
+        body = f"{body} {instead}"
     return f"{head}: {body} {tail}"
 
 

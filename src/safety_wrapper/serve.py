@@ -8,7 +8,6 @@ import importlib
 import os
 import signal
 import socket
-import time
 from pathlib import Path
 from typing import Final
 
@@ -38,8 +37,9 @@ HOUSEKEEPING_S: Final = 5.0
 #: where the interpreter lies in a closed home folder.
 _LATE_IMPORTS: Final = (
     "concurrent.futures.thread", "encodings.idna", "encodings.punycode", "encodings.utf_16_be", "encodings.utf_16_le",
-    "encodings.utf_16", "encodings.utf_32", "encodings.latin_1", "encodings.ascii", "encodings.unicode_escape", "encodings.cp1252", "stringprep", "asyncio.taskgroups", "asyncio.timeouts",
-    "anyio._backends._asyncio", "httpcore._async", "_strptime", "linecache", "traceback", "tracemalloc",
+    "encodings.utf_16", "encodings.utf_32", "encodings.latin_1", "encodings.ascii", "encodings.unicode_escape",
+    "encodings.cp1252", "stringprep", "asyncio.taskgroups", "asyncio.timeouts", "anyio._backends._asyncio",
+    "httpcore._async", "_strptime", "linecache", "traceback", "tracemalloc",
 )  # fmt: skip
 
 
@@ -83,7 +83,7 @@ async def _serve(config: Config, plan: dispatch.Plan) -> None:
 
 
 def _assemble(config: Config, plan: dispatch.Plan, ledger: Ledger) -> tuple[Core, PolicyInForce]:
-    standing = Standing(ledger, config.paths.stop_file, lambda: int(time.time()))
+    standing = Standing(ledger, config.paths.stop_file, ledger.now)
     execution = Execution(RunnerClient(config.paths.runner_socket), ledger, plan, config.runner.limits)
     limits = Limits(config.gateway.spawn.max_depth, config.gateway.spawn.child_calls, config.limits.pending_per_agent)
     workspaces = {name: settings.workspace for name, settings in config.gateway.agents.items()}

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from safety_wrapper.errors import LedgerError
+from safety_wrapper.errors import BundleExpiredError, LedgerError
 from safety_wrapper.ledger import Ledger, owner
 from safety_wrapper.ledger.owner import OwnerView
 from safety_wrapper.model import SW_EXPIRED, SW_FAULT, SW_NO_BUNDLE, SW_STOPPED
 from safety_wrapper.normalise import Catalogue
 from safety_wrapper.policy import Bundle, Policy, TenantFacts
+from safety_wrapper.policy.activation import freshness
 
-GRACE_S: Final = 30 * 24 * 3600
 NO_BUNDLE: Final = "0" * 64
 
 
@@ -45,7 +45,6 @@ class Standing:
         self._catalogue: Catalogue | None = None
         self._why_none = "no policy bundle is in force"
         self._current: InForce | None = None
-        self.degraded: str | None = None
 
     @property
     def bundle(self) -> Bundle | None:
@@ -63,11 +62,26 @@ class Standing:
             return True
         return True
 
-    def take_into_force(self, bundle: Bundle, degraded: str | None = None) -> None:
+    @property
+    def degraded(self) -> str | None:
+        """Why the bundle in force is weaker than it should be, or None."""
+        if self._catalogue is None or self._too_old():
+            return None
+        return freshness(self._catalogue.bundle, self._now())
+
+    def take_into_force(self, bundle: Bundle) -> None:
         """Put a bundle, already judged and checked, into force."""
         self._catalogue = Catalogue.of(bundle)
-        self.degraded = degraded
         self._current = None
+
+    def _too_old(self) -> bool:
+        """Past expiry and the grace after it."""
+        try:
+            if self._catalogue is not None:
+                freshness(self._catalogue.bundle, self._now())
+        except BundleExpiredError:
+            return True
+        return False
 
     def without_bundle(self, why: str) -> None:
         """Start without a bundle: everything is blocked."""
@@ -83,7 +97,7 @@ class Standing:
             return Refusal(SW_STOPPED, "the owner has stopped all agents. Nothing runs until they are started again")
         if self._catalogue is None:
             return Refusal(SW_NO_BUNDLE, self._why_none)
-        if self._now() > self._catalogue.bundle.expires_at + GRACE_S:
+        if self._now() >= self._catalogue.bundle.expires_at and self._too_old():
             return Refusal(SW_EXPIRED, "the policy bundle expired too long ago. The owner must install a new one")
         if self._current is None:
             try:

@@ -20,6 +20,8 @@ PLUGIN_ID: Final = "safety-wrapper"
 KEPT: Final = ("models", "channels", "bindings", "messages", "ui", "logging", "auth", "talk", "wizard", "meta")
 #: Keys inside an agent that could widen what it may do.
 _AGENT_DROPPED: Final = ("tools", "sandbox", "subagents", "elevated", "runtime", "heartbeat")
+#: The gateway's own tools that the built-in profile offers; the base policy lists them, and no others.
+BUILTINS: Final = ("exec", "read", "write", "message", "sessions_spawn")
 #: Built-in tools that stay shut in the built-in profile too: they reach past ``before_tool_call``.
 DENIED: Final = (
     "automations",
@@ -106,7 +108,7 @@ def _tools(profile: str) -> dict[str, Any]:
         # The lock: were our plugin missing, no tool would be left and the gateway would refuse every run.
         return {"allow": [PLUGIN_ID], "deny": ["automations"], **shut}
     # "full" means that the gateway does not ask by itself; before_tool_call decides.
-    return {"deny": list(DENIED), "exec": {"mode": "full"}, **shut}
+    return {"allow": [PLUGIN_ID, *BUILTINS], "deny": list(DENIED), "exec": {"mode": "full"}, **shut}
 
 
 def _commands(owner_senders: Sequence[str]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Whether a bundle may be taken into force, which one is in force, and how one gets onto the disk.
 
-The laws stand in :func:`judge` and in the functions over :class:`State`; they read no clock and no file. The version
+The laws stand in :func:`judge` and :func:`freshness`; they read no clock and no file. The version
 floor is a row of the ledger: the caller passes it in and raises it. Reading and writing is at the end of the file.
 
 Order of an activation, so that a crash at any point leaves a bundle that loads: :func:`judge_folder` → its own suite
@@ -15,9 +15,9 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -50,14 +50,6 @@ class Loaded:
     degraded: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class State:
-    """What the engine holds in memory. ``refused``: why the last attempt changed nothing, else None."""
-
-    bundle: Bundle | None = None
-    refused: str | None = None
-
-
 def judge(data: bytes, signatures: bytes, trust: Trust, floor: Floor | None, now: int) -> Bundle:
     """The bundle, if it may be taken into force at ``now`` (t_eff, seconds).
 
@@ -87,21 +79,6 @@ def freshness(bundle: Bundle, now: int) -> str | None:
     if left_s <= 0:
         raise BundleExpiredError("the bundle is past its expiry and the grace after it", do="activate a newer bundle")
     return f"the bundle has expired; everything is blocked in {-(-left_s // 86400)} days unless a newer one comes"
-
-
-def attempt(state: State, load: Callable[[], Loaded]) -> State:
-    """Take into force what ``load`` gives. When it raises a BundleError the last-known-good stays; the why is kept."""
-    try:
-        return State(load().bundle)
-    except BundleError as exc:
-        return replace(state, refused=exc.message)
-
-
-def in_force(state: State, now: int) -> Loaded:
-    """What to judge by at ``now``. Raises BundleError when there is nothing, BundleExpiredError when it is too old."""
-    if state.bundle is None:
-        raise BundleError("no bundle is in force", do="activate one: `safety-wrapper policy activate FOLDER`")
-    return Loaded(state.bundle, freshness(state.bundle, now))
 
 
 # ── files ────────────────────────────────────────────────────────────────────────────────────────────────────────

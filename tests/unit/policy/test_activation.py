@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from safety_wrapper.errors import (
     BundleSignatureError,
 )
 from safety_wrapper.policy import Bundle, activation, parse
-from safety_wrapper.policy.activation import GRACE_S, State, attempt, folder_name, in_force, judge
+from safety_wrapper.policy.activation import GRACE_S, folder_name, judge
 from safety_wrapper.policy.bundle import MAX_BUNDLE_BYTES
 from safety_wrapper.policy.signing import Keys
 from unit.policy.samples import EXPIRES_AT, NOW, FloorRow, compiled, new_key, signed
@@ -94,50 +93,6 @@ def test_the_first_law_that_applies_refuses() -> None:
             judge(data, signed(data, KEY), TRUST, floor, late)
 
 
-def test_a_refused_activation_leaves_the_last_known_good() -> None:
-    good, old = compiled(version=8), compiled(version=7)
-
-    def load(data: bytes, signatures: bytes | None = None) -> Callable[[], activation.Loaded]:
-        signatures = signed(data, KEY) if signatures is None else signatures
-        return lambda: activation.Loaded(judge(data, signatures, TRUST, floor_of(good), NOW))
-
-    state = attempt(State(), load(good))
-    assert (state.bundle, state.refused) == (parse(good), None)
-    for failing in (load(old), load(good, b"[]"), load(b"{}"), load(compiled(version=8, name="x"))):
-        after = attempt(state, failing)
-        assert after.bundle is state.bundle
-        assert after.refused
-        assert in_force(after, NOW).bundle == parse(good)
-    newer = attempt(state, load(compiled(version=9)))
-    assert in_force(newer, NOW).bundle.version == 9
-    assert newer.refused is None
-
-
-def test_a_fault_that_is_no_bundle_error_is_not_taken_for_one() -> None:
-    def load() -> activation.Loaded:
-        raise KeyError
-
-    with pytest.raises(KeyError):
-        attempt(State(), load)
-
-
-def test_nothing_in_force_is_an_error() -> None:
-    with pytest.raises(BundleError, match="no bundle"):
-        in_force(State(), NOW)
-
-
-def test_what_is_in_force_ages() -> None:
-    state = State(parse(compiled()))
-    assert in_force(state, NOW).degraded is None
-    assert "30 days" in (in_force(state, EXPIRES_AT).degraded or "")
-    with pytest.raises(BundleExpiredError):
-        in_force(state, EXPIRES_AT + GRACE_S)
-
-
-# ── files ────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@dataclass
 class Place:
     """A folder with a signed bundle, and where bundles are installed."""
 
