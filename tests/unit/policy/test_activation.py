@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,10 @@ def test_the_first_law_that_applies_refuses() -> None:
             judge(data, signed(data, KEY), TRUST, floor, late)
 
 
+# ── files ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass
 class Place:
     """A folder with a signed bundle, and where bundles are installed."""
 
