@@ -103,7 +103,7 @@ def _cli() -> Iterator[str]:
     for name, (_, purpose) in COMMANDS.items():
         yield f"| [`{name}`](#{name}) | {purpose} |"
     yield ""
-    root = click.Context(main, info_name="safety-wrapper")
+    root = click.Context(main, info_name="safety-wrapper", **main.context_settings)
     for name in COMMANDS:
         command = main.get_command(root, name)
         assert command is not None  # noqa: S101  # the table names commands that exist; a test holds it

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import tempfile
 from collections.abc import Callable, Iterator
@@ -59,8 +60,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     return run
 
 
-@pytest.fixture
-def live_config() -> Iterator[Path]:
+@contextlib.contextmanager
+def live_installation() -> Iterator[Path]:
     """The configuration of a real installation, in a folder that every user may enter."""
     with tempfile.TemporaryDirectory(prefix="sw-cli-") as name:
         folder = Path(name)
@@ -68,3 +69,10 @@ def live_config() -> Iterator[Path]:
         made = installation.create(folder, base_policy.compiled())
         installation.lay_out(made.config, identity.resolve(made.config.users))
         yield made.config_path
+
+
+@pytest.fixture
+def live_config() -> Iterator[Path]:
+    """As :func:`live_installation`, for one test."""
+    with live_installation() as config:
+        yield config

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
+from safety_wrapper.cli import control
 from unit.cli.conftest import Run
 from unit.cli.fake_core import Served
 
@@ -55,6 +58,18 @@ def test_stop_with_no_configuration_says_what_to_do_by_hand(run: Run, tmp_path: 
     ran = run("stop")
     assert ran.code == 2
     assert "by hand" in ran.err
+
+
+def test_an_administrator_without_the_folders_rights_asks_the_core(
+    served: Served, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def closed(path: Path) -> None:
+        raise PermissionError(13, "denied")
+
+    monkeypatch.setattr(control, "_press", closed)
+    assert run("stop", "--json").json == {"stopped": True, "core_told": True}
+    served.stop()
+    assert run("stop").code == 4
 
 
 def test_the_button_is_no_link_to_elsewhere(run: Run, tmp_path: Path) -> None:
