@@ -23,6 +23,16 @@ def runner() -> Iterator[RunnerProcess]:
 
 
 def test_a_fork_bomb_is_bounded_and_others_are_served(runner: RunnerProcess) -> None:
+    detonate(runner)
+
+
+def test_a_fork_bomb_is_bounded_without_a_cgroup() -> None:
+    """The kernel then counts by user namespace alone."""
+    with place() as installation, started(installation, delegated=False) as running:
+        detonate(running)
+
+
+def detonate(runner: RunnerProcess) -> None:
     bound = Limits(wall_s=3, processes=20)
     most = 0
 

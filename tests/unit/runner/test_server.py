@@ -174,6 +174,11 @@ def test_memory_of_one_process_is_bounded(runner: RunnerProcess) -> None:
     assert runner.python(code.format(64 * 1024**2), limits=little).exit == 0
 
 
+def test_processes_are_bounded_inside_the_sandbox_too(runner: RunnerProcess) -> None:
+    """One more than asked for: the sandbox's own first process counts."""
+    assert runner.shell("ulimit -u; ulimit -Hu", limits=Limits(wall_s=20, processes=7)).stdout == "8\n8\n"
+
+
 def test_core_dumps_are_off(runner: RunnerProcess) -> None:
     assert runner.shell("ulimit -c; ulimit -Hc").stdout == "0\n0\n"
 
