@@ -1,9 +1,9 @@
 """A process that writes into a ledger until it is killed; started by the crash and power-loss tests.
 
 ``python crash_writer.py FOLDER ACK_FD [lazy]``: loads everything once, then forks a writer for each line "go" on stdin,
-prints its process id, and reaps it on "reap". The writer says on ACK_FD what it was told is durable, each line in one
-write: ``A <seq> <ref>`` a record was acknowledged · ``R <id>`` a call runs now · ``O`` the ledger is open. ``lazy`` puts
-a fault in: it answers before it commits.
+prints its process id, and reaps it on "reap". ``lazy`` puts a fault in: the writer answers before it commits.
+The writer says on ACK_FD what it was told is durable, each line in one write:
+``A <seq> <ref>`` a record was acknowledged · ``R <id>`` a call runs now · ``O`` the ledger is open.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from safety_wrapper.errors import LedgerCorruptError, LedgerError, LedgerFullErr
 
 #: Free space beyond the ballast before writing starts again, so that it does not flap.
 _MARGIN_BYTES: Final = 64 * 1024
+_HEADER_BYTES: Final = 100
 _MADE: Final = b"made\n"
 #: Longer than any step in which a file system's clock goes, with room for a clock that is corrected.
 _CTIME_STEP_NS: Final = 1_000_000_000
@@ -64,6 +65,7 @@ class Files:
             raise _from_os(exc, self.path) from exc
         try:
             found = os.fstat(handle)
+            head = os.pread(handle, _HEADER_BYTES, 0)
         finally:
             os.close(handle)
         if not stat.S_ISREG(found.st_mode):
@@ -72,6 +74,8 @@ class Files:
             raise LedgerError("the ledger can be read by others", do=f"chmod 600 {self.path}")
         if made_before and found.st_size == 0:
             raise LedgerCorruptError("the ledger was emptied")
+        if found.st_size and not _is_whole(head, found.st_size, has_log=Path(f"{self.path}-wal").exists()):
+            raise LedgerCorruptError("the ledger's file is cut off, or no database", do="restore it from its backup")
 
     def mark_made(self) -> None:
         """From now on a missing or empty file means that somebody removed it."""
@@ -166,6 +170,18 @@ class Files:
     def _free_bytes(self) -> int:
         found = os.statvfs(self.path.parent)
         return found.f_bavail * found.f_frsize
+
+
+def _is_whole(head: bytes, size: int, *, has_log: bool) -> bool:
+    """Whether a file begins as SQLite's do and is as long as it says. SQLite itself takes a stump for a new database.
+
+    With a log beside it the length is SQLite's affair: a crash may have cut a checkpoint short.
+    """
+    if len(head) < _HEADER_BYTES or not head.startswith(b"SQLite format 3\x00"):
+        return False
+    page_bytes = int.from_bytes(head[16:18], "big")
+    pages = int.from_bytes(head[28:32], "big")
+    return has_log or size == pages * (65536 if page_bytes == 1 else page_bytes)
 
 
 def _same(entry: os.stat_result, device: int, inode: int) -> None:

@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 
 import orjson
 
-from safety_wrapper.errors import LedgerCorruptError, LedgerError
+from safety_wrapper.errors import LedgerCorruptError, LedgerError, LedgerFullError
 from safety_wrapper.ledger import recovery, schema
 from safety_wrapper.ledger import state as state_row
 from safety_wrapper.ledger.chain import COLUMNS, Link, verify_checkpoint, verify_rows
@@ -74,23 +74,25 @@ class Ledger:
         """
         path = Path(path)
         files = Files(path, ballast_bytes)
-        db: sqlite3.Connection | None = None
         try:
             files.prepare()
-            db = sqlite3.connect(
-                path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False, cached_statements=256
-            )
-            state = _open_checked(db, files, keys, tenant, clock)
+            try:
+                db, state = _connect(files, keys, tenant, clock)
+            except LedgerFullError:
+                if not files.drop_ballast():
+                    raise
+                db, state = _connect(files, keys, tenant, clock)
+        except BaseException:
+            files.close()
+            raise
+        try:
             files.watch()
             files.check()
             wait_synchronised(clock, state.mark, sync_wait_s)
             ledger = cls(path, db, keys, state, clock, files)
-        except BaseException as exc:
-            if db is not None:
-                db.close()
+        except BaseException:
+            db.close()
             files.close()
-            if isinstance(exc, sqlite3.Error):
-                raise typed(exc) from exc
             raise
         ledger._writer.start()
         try:
@@ -207,6 +209,22 @@ class Ledger:
 def verify_all(look: Look) -> Link:
     """Check the whole chain and each checkpoint's signature; the last link. Raises LedgerCorruptError. O(records)."""
     return _verify(look.db, look.keys, look.state, Link(0, ZERO))
+
+
+def _connect(files: Files, keys: LedgerKeys, tenant: str, clock: Clock) -> tuple[sqlite3.Connection, State]:
+    """The writing connection after all checks. Raises LedgerFullError, LedgerCorruptError, LedgerError."""
+    db = sqlite3.connect(
+        files.path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False, cached_statements=256
+    )
+    try:
+        return db, _open_checked(db, files, keys, tenant, clock)
+    except BaseException as exc:
+        db.close()
+        if isinstance(exc, sqlite3.OperationalError) and exc.sqlite_errorcode == sqlite3.SQLITE_ERROR:
+            raise LedgerCorruptError("the ledger's tables are damaged", do="restore it from its backup") from exc
+        if isinstance(exc, sqlite3.Error):
+            raise typed(exc) from exc
+        raise
 
 
 def _open_checked(db: sqlite3.Connection, files: Files, keys: LedgerKeys, tenant: str, clock: Clock) -> State:

@@ -32,6 +32,18 @@ _IDLE_S: Final = 60.0
 #: More would make one slow commit; the rest goes into the next.
 _BATCH: Final = 512
 _CORRUPT: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+#: Primary result codes that speak of the change, not of the store: they undo the change only.
+_OF_THE_CHANGE: Final = frozenset(
+    {
+        sqlite3.SQLITE_ERROR,
+        sqlite3.SQLITE_CONSTRAINT,
+        sqlite3.SQLITE_MISMATCH,
+        sqlite3.SQLITE_RANGE,
+        sqlite3.SQLITE_TOOBIG,
+        sqlite3.SQLITE_MISUSE,
+        0,
+    }
+)
 
 
 class Item:
@@ -333,11 +345,7 @@ def _finishing_only(batch: list[Item]) -> list[Item]:
 
 def _is_fault(exc: BaseException) -> bool:
     """Faults of the store concern the whole batch; anything else is the change's own affair."""
-    if isinstance(exc, sqlite3.IntegrityError):
-        return False
-    return isinstance(exc, sqlite3.OperationalError | sqlite3.InternalError) or (
-        isinstance(exc, sqlite3.DatabaseError) and _code(exc) in _CORRUPT
-    )
+    return isinstance(exc, sqlite3.Error) and _code(exc) not in _OF_THE_CHANGE
 
 
 def _own_error(exc: Exception) -> Exception:
