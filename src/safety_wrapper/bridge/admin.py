@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -15,7 +14,7 @@ from safety_wrapper.bridge.core import Core
 from safety_wrapper.bridge.report import checks, request_body, status
 from safety_wrapper.errors import RefusedError, WireError
 from safety_wrapper.frames import MESSAGES, Connection, Handler, Limits, Peer, Request, Server, to_memfd
-from safety_wrapper.ledger import approvals, export, owner
+from safety_wrapper.ledger import approvals, export, floor, owner
 from safety_wrapper.ledger.transaction import write_checkpoint
 from safety_wrapper.policy import Bundle
 
@@ -216,17 +215,25 @@ class Admin:
         body = wire.read(wire.AuditExport, request.body)
         ledger = self._core.engine.ledger
         await ledger.write(write_checkpoint)
+        try:
+            data, count = self._exported(body)
+        except RefusedError as exc:
+            return _refused(exc)
+        await self._note("export", request, {"from_seq": body.from_seq, "to_seq": body.to_seq})
+        return {"records": count - 1, "_descriptors": [to_memfd(data)]}
+
+    def _exported(self, body: wire.AuditExport) -> tuple[bytes, int]:
+        """The lines and how many there are. Raises RefusedError for a range that is not there or too long."""
         data = bytearray()
         count = 0
-        with ledger.read() as reader:
+        with self._core.engine.ledger.read() as reader:
             to_seq = body.to_seq or export.last_seq(reader)
             for line in export.export_records(reader, body.from_seq, to_seq):
                 data += line
                 count += 1
                 if len(data) > MAX_EXPORT_BYTES:
-                    raise WireError("bad_request", MESSAGES["bad_request"])
-        await self._note("export", request, {"from_seq": body.from_seq, "to_seq": body.to_seq})
-        return {"records": count - 1, "_descriptors": [to_memfd(bytes(data))]}
+                    raise RefusedError("the range is too long for one export", do="export it in parts: --from, --to")
+        return bytes(data), count
 
     # ── bundle ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -242,7 +249,12 @@ class Admin:
     async def _bundle_state(self, request: Request) -> dict[str, Any]:
         wire.read(wire.Nothing, request.body)
         bundle = self._core.engine.standing.bundle
-        return {"bundle": bundle_body(bundle) if bundle else None, "at": int(time.time())}
+        with self._core.engine.ledger.read() as reader:
+            known = floor.get(reader)
+        return {
+            "bundle": bundle_body(bundle) if bundle else None,
+            "floor": {"version": known.version, "sha256": known.sha256} if known else None,
+        }
 
 
 def bundle_body(bundle: Bundle) -> dict[str, Any]:

@@ -108,7 +108,8 @@ def _tools(profile: str) -> dict[str, Any]:
         # The lock: were our plugin missing, no tool would be left and the gateway would refuse every run.
         return {"allow": [PLUGIN_ID], "deny": ["automations"], **shut}
     # "full" means that the gateway does not ask by itself; before_tool_call decides.
-    return {"allow": [PLUGIN_ID, *BUILTINS], "deny": list(DENIED), "exec": {"mode": "full"}, **shut}
+    execute = {"mode": "full", "applyPatch": {"enabled": False}}
+    return {"allow": [PLUGIN_ID, *BUILTINS], "deny": list(DENIED), "exec": execute, **shut}
 
 
 def _commands(owner_senders: Sequence[str]) -> dict[str, Any]:
