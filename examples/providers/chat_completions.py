@@ -82,9 +82,10 @@ class Provider(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, port: int, key: str, log: Path) -> None:
+    def __init__(self, port: int, key: str, log: Path, *, lenient: bool = False) -> None:
         super().__init__(("127.0.0.1", port), Handler)
         self.key = key
+        self.lenient = lenient
         self._log = log
         self._lock = threading.Lock()
         self._calls = 0
@@ -144,7 +145,7 @@ class Handler(BaseHTTPRequestHandler):
             return ApiError("Unknown path.", "path", "not_found", 404)
         if self.headers.get("authorization") != f"Bearer {self.server.key}":
             return ApiError("Incorrect API key provided.", "authorization", "invalid_api_key", 401)
-        return check_request(body, frozenset({MODEL}))
+        return check_request(body, frozenset({MODEL}), lenient=self.server.lenient)
 
     def _body(self) -> Any:
         length = int(self.headers.get("content-length") or 0)
@@ -201,8 +202,9 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=0, help="0 = any free one")
     parser.add_argument("--key", default="sk-local-stand-in")
     parser.add_argument("--log", type=Path, default=Path("requests.jsonl"))
+    parser.add_argument("--lenient", action="store_true", help="take schema keywords that not every provider takes")
     options = parser.parse_args()
-    server = Provider(options.port, options.key, options.log)
+    server = Provider(options.port, options.key, options.log, lenient=options.lenient)
     sys.stdout.write(f"{server.server_address[1]}\n")
     sys.stdout.flush()
     server.serve_forever()

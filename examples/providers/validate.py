@@ -30,6 +30,10 @@ KEYWORDS: Final = frozenset({
     *("minItems", "maxItems", "uniqueItems", "additionalProperties", "anyOf", "nullable", "minProperties"),
     *("maxProperties", "examples"),
 })  # fmt: skip
+#: Keywords that one large provider takes and another refuses; only a lenient check lets them pass.
+DOUBTFUL: Final = frozenset({"patternProperties", "propertyNames", "oneOf", "allOf", "not"})
+#: Marks of schema libraries, which providers look past.
+EXTENSIONS: Final = ("~", "x-")
 TYPES: Final = frozenset({"object", "array", "string", "number", "integer", "boolean", "null"})
 ROLES: Final = frozenset({"system", "developer", "user", "assistant", "tool"})
 
@@ -49,12 +53,12 @@ class ApiError:
         return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
 
 
-def check_request(body: Any, models: frozenset[str]) -> ApiError | None:
-    """The first fault of a request, or None."""
-    return next(_request(body, models), None)
+def check_request(body: Any, models: frozenset[str], *, lenient: bool = False) -> ApiError | None:
+    """The first fault of a request, or None. ``lenient`` lets the doubtful keywords of schemas pass."""
+    return next(_request(body, models, KEYWORDS | DOUBTFUL if lenient else KEYWORDS), None)
 
 
-def _request(body: Any, models: frozenset[str]) -> Iterator[ApiError]:
+def _request(body: Any, models: frozenset[str], keywords: frozenset[str]) -> Iterator[ApiError]:
     if not isinstance(body, dict):
         yield ApiError("The body must be a JSON object.", "body")
     for key in body:
@@ -63,11 +67,11 @@ def _request(body: Any, models: frozenset[str]) -> Iterator[ApiError]:
     if body.get("model") not in models:
         yield ApiError("The model does not exist.", "model", "model_not_found", 404)
     if body.get("tools") is not None:
-        yield from _tools(body["tools"])
+        yield from _tools(body["tools"], keywords)
     yield from _messages(body.get("messages"))
 
 
-def _tools(tools: Any) -> Iterator[ApiError]:
+def _tools(tools: Any, keywords: frozenset[str]) -> Iterator[ApiError]:
     """Functions only, each with a legal name of its own and an object schema."""
     if not isinstance(tools, list) or not 1 <= len(tools) <= MAX_TOOLS:
         yield ApiError(f"Expected 1 to {MAX_TOOLS} tools.", "tools")
@@ -86,12 +90,11 @@ def _tools(tools: Any) -> Iterator[ApiError]:
         seen.add(name)
         if len(str(function.get("description") or "")) > MAX_DESCRIPTION:
             yield ApiError("The description is too long.", f"{where}.function.description")
-        yield from _root(
-            function.get("parameters", {"type": "object", "properties": {}}), f"{where}.function.parameters"
-        )
+        schema = function.get("parameters", {"type": "object", "properties": {}})
+        yield from _root(schema, f"{where}.function.parameters", keywords)
 
 
-def _root(schema: Any, where: str) -> Iterator[ApiError]:
+def _root(schema: Any, where: str, keywords: frozenset[str]) -> Iterator[ApiError]:
     def fault(message: str) -> ApiError:
         return ApiError(f"In {where}: {message}", where, "invalid_function_parameters")
 
@@ -100,18 +103,18 @@ def _root(schema: Any, where: str) -> Iterator[ApiError]:
     for keyword in ("anyOf", "oneOf", "allOf", "not", "enum"):
         if keyword in schema:
             yield fault(f"'{keyword}' is not permitted at the top")
-    for message in _schema(schema):
+    for message in _schema(schema, keywords):
         yield fault(message)
 
 
-def _schema(schema: Any) -> Iterator[str]:
+def _schema(schema: Any, keywords: frozenset[str]) -> Iterator[str]:
     """Faults of one schema and those inside it."""
     if isinstance(schema, bool):
         return
     if not isinstance(schema, dict):
         yield "a schema must be an object"
     for keyword in schema:
-        if keyword not in KEYWORDS:
+        if keyword not in keywords and not keyword.startswith(EXTENSIONS):
             yield f"'{keyword}' is not permitted"
     kinds = schema.get("type", [])
     if not set(kinds if isinstance(kinds, list) else [kinds]) <= TYPES:
@@ -125,7 +128,7 @@ def _schema(schema: Any) -> Iterator[str]:
         yield "'required' names a property that is not there"
     inner = [schema[key] for key in ("items", "additionalProperties") if key in schema]
     for part in (*properties.values(), *schema.get("anyOf", []), *inner):
-        yield from _schema(part)
+        yield from _schema(part, keywords)
 
 
 def _messages(messages: Any) -> Iterator[ApiError]:

@@ -49,10 +49,11 @@ def free_port() -> int:
 class Provider:
     """The stand-in provider as a process."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, lenient: bool = False) -> None:
         self.log = folder / "requests.jsonl"
         self.log.touch()
         command = [sys.executable, str(PROVIDER), "--key", KEY, "--log", str(self.log)]
+        command += ["--lenient"] if lenient else []
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
         self.port = int(self.process.stdout.readline())

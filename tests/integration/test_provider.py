@@ -97,6 +97,16 @@ def test_one_fault_is_refused(change: Callable[[dict[str, Any]], Any]) -> None:
     assert set(error.body()["error"]) == {"message", "type", "param", "code"}
 
 
+def test_a_lenient_check_takes_the_doubtful_keywords_and_no_more() -> None:
+    doubtful = {"properties": {"a": {"type": "object", "patternProperties": {}}}, "required": []}
+    body = copy.deepcopy(GOOD)
+    schema(doubtful)(body)
+    assert check_request(body, frozenset({"stand-in-1"})) is not None
+    assert check_request(body, frozenset({"stand-in-1"}), lenient=True) is None
+    schema({"$dynamicRef": "#"})(body)
+    assert check_request(body, frozenset({"stand-in-1"}), lenient=True) is not None
+
+
 @pytest.mark.parametrize("body", [None, [], "x", {}, {"model": "stand-in-1"}, {"model": "stand-in-1", "messages": [5]}])
 def test_odd_bodies_are_refused_in_the_same_shape(body: Any) -> None:
     assert check_request(body, frozenset({"stand-in-1"})) is not None

@@ -38,7 +38,8 @@ OWNERS: dict[str, Any] = {
 
 def test_only_our_tools_are_allowed_in_the_recommended_profile() -> None:
     assert build(RECOMMENDED, OWNERS)["tools"]["allow"] == [PLUGIN_ID]
-    assert "allow" not in build(BUILTIN, OWNERS)["tools"]
+    builtins = ["exec", "read", "write", "message", "sessions_spawn"]
+    assert build(BUILTIN, OWNERS)["tools"]["allow"] == [PLUGIN_ID, *builtins]
 
 
 def test_what_opens_a_way_past_us_is_shut() -> None:

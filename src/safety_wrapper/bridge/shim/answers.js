@@ -37,7 +37,10 @@ export function readHello(answer) {
   return good ? answer : null;
 }
 
-/** A refusal that was never recorded has neither id nor class; what is allowed has both. */
+/**
+ * A refusal that was never recorded has neither id nor class; what is allowed has both, and names the request whose yes
+ * it spends, if any.
+ */
 function readDecision(decision) {
   const good =
     isPlain(decision) &&
@@ -45,7 +48,7 @@ function readDecision(decision) {
     OUTCOMES.has(decision.outcome) &&
     isText(decision.reason, MAX_REASON_CHARS) &&
     (decision.outcome === "block" || (isText(decision.id, 64) && CLASSES.has(decision.class))) &&
-    (decision.outcome === "require_approval" ? isText(decision.request, 64) : (decision.request ?? null) === null) &&
+    (decision.outcome === "require_approval" ? isText(decision.request, 64) : isText(decision.request ?? "", 64)) &&
     (decision.outcome === "allow" || decision.reason.length > 0);
   return good ? decision : null;
 }
