@@ -25,6 +25,7 @@ _SHARE_OF_MACHINE: Final = 0.75
 _SELF: Final = Path("/proc/self")
 _CONTROLLERS: Final = "+memory +pids"
 _LEAF: Final = "runner"
+_CLEAR_TRIES: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,23 +142,31 @@ def find(uid: int, configured: Path | None = None) -> Delegated | None:
 
 def sweep(delegated: Delegated) -> None:
     """Kill and remove what an earlier runner left behind."""
-    left = [job for folder in delegated.folders() for job in folder.glob("job-*")]
-    for _ in range(50):
-        _kill_all(left)
-        left = [folder for folder in left if not _removed(folder)]
-        if not left:
-            return
-        time.sleep(0.02)
+    _clear([job for folder in delegated.folders() for job in folder.glob("job-*")])
 
 
-def release(uid: int) -> None:
-    """As root: remove what :func:`delegate` made, when the runner is gone."""
-    own = hierarchies()
+def release(uid: int) -> bool:
+    """As root: remove what :func:`delegate` made, when the runner is gone. False when something is still inside, such
+    as a zombie that init has yet to reap."""
+    own, gone = hierarchies(), True
     for base in (own.memory, own.pids, own.unified):
         if base is not None:
             folder = base / NAME.format(uid=uid)
-            for inner in (*folder.glob("jobs/job-*"), *folder.glob("job-*"), folder / "jobs", folder / _LEAF, folder):
-                _removed(inner)
+            _clear([*folder.glob("jobs/job-*"), *folder.glob("job-*")])
+            _clear([folder / "jobs", folder / _LEAF])
+            gone &= _clear([folder])
+    return gone
+
+
+def _clear(folders: list[Path]) -> bool:
+    """Kill what is inside and remove the folders; the kernel takes a moment. False when one stays."""
+    for _ in range(_CLEAR_TRIES):
+        _kill_all(folders)
+        folders = [folder for folder in folders if not _removed(folder)]
+        if not folders:
+            return True
+        time.sleep(0.02)
+    return False
 
 
 def hierarchies(mounts: str | None = None, membership: str | None = None) -> Hierarchies:

@@ -141,7 +141,7 @@ def started(
             os.waitpid(pid, 0)
         assert no_processes_left(installation), "the runner left processes behind"
         if ROOT:
-            cgroup.release(installation.uid)
+            wait_for(lambda: cgroup.release(installation.uid))
 
 
 def start(installation: Place, *, delegated: bool = True, first: Callable[[], None] = lambda: None) -> int:
