@@ -118,10 +118,13 @@ class RunnerProcess:
 def place(*, core: int | None = None, **settings: Any) -> Iterator[Place]:
     """A folder that every uid can reach (pytest's own is closed to the runner's); ``settings``: of section runner."""
     root = Path(tempfile.mkdtemp(prefix="sw-runner-"))
+    installation = Place(root, settings, core)
     try:
-        yield Place(root, settings, core)
+        yield installation
     finally:
         shutil.rmtree(root)
+        if ROOT:
+            wait_for(lambda: cgroup.release(installation.uid))
 
 
 @contextmanager
@@ -140,8 +143,6 @@ def started(
         with contextlib.suppress(ChildProcessError):
             os.waitpid(pid, 0)
         assert no_processes_left(installation), "the runner left processes behind"
-        if ROOT:
-            wait_for(lambda: cgroup.release(installation.uid))
 
 
 def start(installation: Place, *, delegated: bool = True, first: Callable[[], None] = lambda: None) -> int:
