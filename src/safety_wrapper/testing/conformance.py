@@ -23,7 +23,6 @@ from safety_wrapper.errors import PluginLoadError, SafetyError
 from safety_wrapper.hookspecs import VAULT_HOOKS
 from safety_wrapper.model import (
     EFFECT_KINDS,
-    RESERVED_RULES,
     RESOURCES,
     Classification,
     Objection,
@@ -128,10 +127,8 @@ def _check_answer(answer: object, call: ToolCall) -> list[Finding]:
         for effect in answer.effects
         if effect.kind not in EFFECT_KINDS or effect.resource not in RESOURCES
     ]
-    if answer.safety_class > SafetyClass.GREEN and not answer.rules:
-        findings.append(Finding("names the rule that raised a call", call.tool))
-    if RESERVED_RULES.intersection(answer.rules):
-        findings.append(Finding("leaves the core's rule ids alone", call.tool))
+    if answer.safety_class > SafetyClass.GREEN and not answer.rules and not answer.opaque:
+        findings.append(Finding("names the rule that raised a call, unless it is opaque", call.tool))
     if len(answer.reason) > MAX_REASON_CHARS or "\n" in answer.reason:
         findings.append(Finding("gives its reason in one line of 300 characters", call.tool))
     findings += _check_text(call, answer.reason, answer.instead, *answer.rules, *(e.value for e in answer.effects))
