@@ -61,7 +61,7 @@ def freeze(
 ) -> Plan:
     """Make the plan. Classifiers are bound to positional (call, policy), since they are on the hot path."""
     hooks = {hook: tuple(implementations.get(hook, ())) for hook in CONTRACTS}
-    classifiers = tuple(_positional(impl, ("call", "policy")) for impl in hooks["classify_tool_call"])
+    classifiers = tuple(_positional(impl) for impl in hooks["classify_tool_call"])
     return Plan(MappingProxyType(hooks), MappingProxyType(dict(tool_owners)), digest, classifiers)
 
 
@@ -276,15 +276,17 @@ def _discard(answer: object) -> None:
         answer.close()
 
 
-def _positional(impl: Implementation, order: tuple[str, ...]) -> Callable[..., Any]:
-    if impl.argnames == order:
-        return impl.function
-    function, wanted = impl.function, [order.index(name) for name in impl.argnames]
-
-    def call_with_wanted(*arguments: Any) -> Any:
-        return function(*(arguments[i] for i in wanted))
-
-    return call_with_wanted
+def _positional(impl: Implementation) -> Callable[..., Any]:
+    """A classifier as a function of (call, policy), whichever of both it takes."""
+    function = impl.function
+    shapes: dict[tuple[str, ...], Callable[..., Any]] = {
+        ("call", "policy"): function,
+        ("policy", "call"): lambda call, policy: function(policy, call),
+        ("call",): lambda call, _policy: function(call),
+        ("policy",): lambda _call, policy: function(policy),
+        (): lambda _call, _policy: function(),
+    }
+    return shapes[impl.argnames]
 
 
 def is_classification(answer: object) -> TypeIs[Classification]:
