@@ -51,6 +51,14 @@ def test_a_builtin_runs_with_exactly_the_decided_params(
     assert asked == {**call, "context": context}
 
 
+def test_an_allow_may_name_the_request_whose_yes_it_spends(builtin_shim: Shim, builtin_core: FakeCore) -> None:
+    spent = {**DECISION, "request": "apr_01"}
+    builtin_core.answers["decide"] = lambda body: {"decision": spent, "params": body["params"]}
+    assert builtin_shim.before("exec") == {"params": {}}
+    spent["request"] = 5
+    assert builtin_shim.before("exec")["block"] is True
+
+
 @pytest.mark.parametrize("answer", [held(), refused()])
 def test_a_builtin_that_is_not_allowed_is_blocked_with_the_reason(
     builtin_shim: Shim, builtin_core: FakeCore, answer: Any
