@@ -142,7 +142,8 @@ def command_result(outcome: RunOutcome, wall_s: int) -> ToolResult:
     text = "\n".join(part.rstrip("\n") for part in parts if part) or "[no output]"
     failed = outcome.ended != "exit" or outcome.exit != 0
     facts = {"exit": outcome.exit, "signal": outcome.signal, "ended": outcome.ended, "wall_ms": outcome.wall_ms}
-    left_out = max(0, outcome.stdout_bytes + outcome.stderr_bytes - len(outcome.stdout) - len(outcome.stderr))
+    shown = len(outcome.stdout.encode()) + len(outcome.stderr.encode())
+    left_out = 0 if outcome.lossy else max(0, outcome.stdout_bytes + outcome.stderr_bytes - shown)
     return bounded(ToolResult(text, is_error=failed, truncated_bytes=left_out, facts=facts))
 
 
@@ -177,6 +178,7 @@ def _limits(limits: RunnerLimits, wall_s: int) -> Limits:
         wall_s=wall_s,
         cpu_s=max(limits.cpu_s, wall_s),
         memory_bytes=limits.memory_bytes,
+        total_memory_bytes=limits.total_memory_bytes,
         processes=limits.processes,
         output_bytes=limits.output_bytes,
         file_bytes=limits.file_bytes,

@@ -56,12 +56,10 @@ class Supervisor:
         if os.getuid() == 0 and not who.apart:
             raise ConfigError("as root, each process needs a user of its own", do="set users in the configuration")
         installation.lay_out(self.config, who)
-        if os.getuid() == 0:
-            cgroup.delegate(who.runner.uid)
         runner.preload()
         plan = serve.load_plugins(self.config)
         self.children = [
-            Child("runner", lambda: runner.serve(self.config), who.runner, self.config.paths.runner_socket),
+            Child("runner", lambda: _run_runner(self.config, who.runner), None, self.config.paths.runner_socket),
             Child("core", lambda: serve.run(self.config, plan), who.core, self.config.paths.admin_socket),
         ]
         if self.config.gateway.url is not None:
@@ -150,10 +148,19 @@ def up(config: Config, say: Callable[[str], None] = lambda line: None) -> None:
     supervisor.watch()
 
 
+def _run_runner(config: Config, who: Identity) -> None:
+    """The runner's cgroup is made by root, in the runner's own process, just before it gives up root."""
+    if os.getuid() == 0:
+        cgroup.delegate(who.uid)
+    identity.become(who)
+    runner.serve(config)
+
+
 def _run_child(child: Child) -> None:
     """Never returns."""
     code = 1
     try:
+        os.closerange(3, 2**16)  # nothing that the supervisor has open is a child's affair
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
         if child.who is not None:

@@ -5,8 +5,10 @@ A forked child takes the uid and relays one request at a time, so that the kerne
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import socket
 from pathlib import Path
 from types import TracebackType
@@ -59,6 +61,8 @@ class Peer:
     def close(self) -> None:
         """End the child."""
         self._stream.close()
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
         os.waitpid(self.pid, 0)
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from safety_wrapper.config import Config
+from safety_wrapper.errors import SafetyError
 
 #: Below this the ledger's writer may soon have to refuse.
 LOW_DISK_BYTES: Final = 256 * 1024**2
@@ -109,13 +110,13 @@ def sandbox(config: Config) -> list[Probe]:
 
 def cgroup(config: Config) -> list[Probe]:
     """Whether memory and processes of all sandboxes together can be limited."""
-    given = config.runner.cgroup
-    candidates = [given] if given else [Path("/sys/fs/cgroup/system.slice/safety-wrapper-runner.service")]
-    for folder in candidates:
-        with contextlib.suppress(OSError):
-            controllers = set((folder / "cgroup.controllers").read_text().split())
-            if {"memory", "pids"} <= controllers:
-                return [Probe("cgroup", ok=True, detail=f"{folder}: memory and pids are delegated")]
+    from safety_wrapper import identity
+    from safety_wrapper.runner import cgroup as delegation
+
+    with contextlib.suppress(SafetyError, OSError):
+        found = delegation.find(identity.resolve(config.users).runner.uid, config.runner.cgroup)
+        if found is not None:
+            return [Probe("cgroup", ok=True, detail="the sandboxes' sum is bounded by a delegated cgroup")]
     return [
         Probe(
             "cgroup",
