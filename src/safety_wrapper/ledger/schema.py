@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
+from functools import cache
 from typing import Final
 
 from safety_wrapper.errors import LedgerCorruptError, LedgerError
@@ -46,11 +48,11 @@ CREATE TABLE approval_request(
   finished_at INTEGER, result BLOB, wake INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE UNIQUE INDEX one_pending ON approval_request(call_digest, agent, session) WHERE state = 'pending';
-CREATE INDEX request_pending ON approval_request(agent) WHERE state = 'pending';
+CREATE INDEX request_pending ON approval_request(agent, shape) WHERE state = 'pending';
 CREATE INDEX request_to_run ON approval_request(run_before) WHERE state = 'approved' AND own_tool = 1;
 CREATE INDEX request_executing ON approval_request(n) WHERE state = 'executing';
-CREATE INDEX request_past ON approval_request(call_digest, state);
-CREATE INDEX request_shape ON approval_request(shape, state);
+CREATE INDEX request_past ON approval_request(call_digest);
+CREATE INDEX request_no ON approval_request(decided_at) WHERE state = 'denied' OR state = 'revoked';
 CREATE INDEX request_wake ON approval_request(n) WHERE wake = 1;
 
 CREATE TABLE approval_grant(
@@ -59,9 +61,9 @@ CREATE TABLE approval_grant(
   bundle_sha256 TEXT NOT NULL, assurance INTEGER NOT NULL, approver TEXT NOT NULL, minted_at INTEGER NOT NULL,
   expires_at INTEGER NOT NULL, mac BLOB NOT NULL, state TEXT NOT NULL, used_at INTEGER, tool_call_id TEXT
 ) STRICT;
-CREATE INDEX grant_past ON approval_grant(call_digest, state);
-CREATE INDEX grant_live ON approval_grant(expires_at) WHERE state = 'live';
-CREATE INDEX grant_executing ON approval_grant(tool_call_id) WHERE state = 'executing';
+CREATE INDEX grant_past ON approval_grant(call_digest);
+-- One small index for both open states: spending a grant touches as few pages as can be.
+CREATE INDEX grant_open ON approval_grant(state) WHERE state = 'live' OR state = 'executing';
 
 CREATE TABLE job(
   id TEXT PRIMARY KEY, agent TEXT NOT NULL, session TEXT NOT NULL, call_digest TEXT NOT NULL, state TEXT NOT NULL,
@@ -102,7 +104,8 @@ MIGRATIONS: Final = (_V1,)
 def migrate(db: sqlite3.Connection) -> bool:
     """Bring the file to the newest version, each migration in one transaction; True if the file was new.
 
-    Raises LedgerCorruptError for a file that is no ledger, LedgerError for one that a newer version wrote.
+    Raises LedgerCorruptError for a file that is no ledger or whose tables are not ours alone (a trigger would act
+    inside our transactions), LedgerError for one that a newer version wrote.
     """
     version = int(db.execute("PRAGMA user_version").fetchone()[0])
     application = int(db.execute("PRAGMA application_id").fetchone()[0])
@@ -119,4 +122,18 @@ def migrate(db: sqlite3.Connection) -> bool:
             f"BEGIN IMMEDIATE;\n{script}\nPRAGMA application_id={APPLICATION_ID};\n"
             f"PRAGMA user_version={number};\nCOMMIT;"
         )
+    if _schema(db) != _expected_schema():
+        raise LedgerCorruptError("the ledger's tables were changed", do="restore it from its backup")
     return is_new
+
+
+def _schema(db: sqlite3.Connection) -> list[tuple[str, ...]]:
+    return db.execute("SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY type, name").fetchall()
+
+
+@cache
+def _expected_schema() -> list[tuple[str, ...]]:
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as db:
+        for script in MIGRATIONS:
+            db.executescript(script)
+        return _schema(db)

@@ -246,6 +246,22 @@ def test_another_database_is_not_taken_over(folder: Path) -> None:
         assert db.execute("SELECT count(*) FROM theirs").fetchone()[0] == 0
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "CREATE TRIGGER t AFTER INSERT ON audit BEGIN UPDATE approval_request SET state = 'approved'; END",
+        "CREATE TABLE more(a)",
+        "DROP INDEX one_execution",
+    ],
+)
+def test_changed_tables_are_refused(folder: Path, change: str) -> None:
+    open_ledger(folder).close()
+    with plain(folder) as db:
+        db.execute(change)
+    with pytest.raises(LedgerCorruptError, match="tables were changed"):
+        open_ledger(folder)
+
+
 def test_newer_ledger_is_left_alone(folder: Path) -> None:
     open_ledger(folder).close()
     with plain(folder) as db:
@@ -370,7 +386,7 @@ def test_grant_set_back_to_live_does_not_run_again(folder: Path) -> None:
         "DELETE FROM owner_statement WHERE n = 2",
         "DELETE FROM owner_statement WHERE n = 1",
         "DELETE FROM owner_statement",
-        "INSERT INTO owner_statement SELECT 3, 'x', kind, key, body, 'y', '', 0, 0, '', mac FROM owner_statement LIMIT 1",
+        "INSERT INTO owner_statement SELECT n + 2, n, kind, key, body, '', '', 0, 0, '', mac FROM owner_statement",
         "UPDATE state SET owner_count = 0",
         "UPDATE state SET floor_version = 1",
     ],

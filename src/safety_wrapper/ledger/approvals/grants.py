@@ -49,7 +49,7 @@ def spend_grant(
     if agent is None or session is None:
         return None
     rows = txn.db.execute(
-        f"SELECT {_BOUND}, mac FROM approval_grant "  # noqa: S608
+        f"SELECT {_BOUND}, mac FROM approval_grant INDEXED BY grant_past "  # noqa: S608
         "WHERE call_digest = ? AND state = 'live' AND agent = ? AND session = ? AND expires_at > ? ORDER BY n",
         (call_digest, agent, session, txn.now),
     ).fetchall()

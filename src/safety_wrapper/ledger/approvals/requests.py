@@ -52,7 +52,7 @@ def open_request(txn: Txn, new: NewRequest) -> Opened:
     if twin is not None:
         txn.db.execute("UPDATE approval_request SET count = count + 1 WHERE id = ?", (twin[0],))
         return Opened(twin[0], twin[1] - txn.now, repeated=True, state="pending")
-    denied = _newest_no(txn, "call_digest", new.call_digest)
+    denied = _newest_no(txn, call_digest=new.call_digest)
     if denied is not None:
         return Opened(denied[0], denied[1] + COOLDOWN_S - txn.now, repeated=True, state="cooldown")
     waiting = txn.db.execute("SELECT count(*) FROM approval_request WHERE agent = ? AND state = 'pending'", (agent,))
@@ -188,7 +188,7 @@ def _insert(txn: Txn, new: NewRequest, agent: str, session: str) -> Opened:
     request = new_id("apr")
     shape = shape_of(new)
     # A person who was asked for one like it, or has just refused one, is told without a new push.
-    quiet = _newest_no(txn, "shape", shape) is not None or _is_waiting(txn, shape)
+    quiet = _newest_no(txn, shape=shape) is not None or _is_waiting(txn, agent, shape)
     fixed = (
         request,
         agent,
@@ -293,18 +293,20 @@ def _record(txn: Txn, found: Stored, event: str, extra: Mapping[str, Any]) -> No
     txn.audit("approval", agent=row.agent, session=row.session, ref=row.id, body=body)
 
 
-def _newest_no(txn: Txn, column: str, value: str) -> tuple[str, int] | None:
-    """(request, when) of the newest refusal that is still warm. ``column`` is fixed text of this module."""
+def _newest_no(txn: Txn, *, call_digest: str | None = None, shape: str | None = None) -> tuple[str, int] | None:
+    """(request, when) of the newest refusal of that call, or of one of that shape, which is still warm."""
     row = txn.db.execute(
-        f"SELECT id, decided_at FROM approval_request WHERE {column} = ? AND state IN ('denied', 'revoked') "  # noqa: S608
-        "AND decided_at > ? ORDER BY decided_at DESC LIMIT 1",
-        (value, txn.now - COOLDOWN_S),
+        "SELECT id, decided_at FROM approval_request WHERE (state = 'denied' OR state = 'revoked') AND decided_at > ? "
+        "AND (call_digest = ? OR shape = ?) ORDER BY decided_at DESC LIMIT 1",
+        (txn.now - COOLDOWN_S, call_digest, shape),
     ).fetchone()
     return None if row is None else (row[0], row[1])
 
 
-def _is_waiting(txn: Txn, shape: str) -> bool:
-    row = txn.db.execute("SELECT 1 FROM approval_request WHERE shape = ? AND state = 'pending' LIMIT 1", (shape,))
+def _is_waiting(txn: Txn, agent: str, shape: str) -> bool:
+    row = txn.db.execute(
+        "SELECT 1 FROM approval_request WHERE state = 'pending' AND agent = ? AND shape = ? LIMIT 1", (agent, shape)
+    )
     return row.fetchone() is not None
 
 
