@@ -67,6 +67,8 @@ class Provider:
         self.process.wait()
         if self.process.stdout is not None:
             self.process.stdout.close()
+        if self.log.parent.name.startswith("sw-provider-"):
+            shutil.rmtree(self.log.parent, ignore_errors=True)
 
     @property
     def models(self) -> dict[str, Any]:
@@ -196,6 +198,9 @@ class Gateway:
         """Stop and remove everything."""
         self.stop()
         shutil.rmtree(self.root, ignore_errors=True)
+        uid = resolve(self.config.users).gateway.uid
+        for left in Path("/tmp").glob(f"openclaw-state-locks-{uid}"):  # the one place outside its home that it uses
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _text(content: Any) -> str:

@@ -19,8 +19,8 @@ def test_demo_ends_as_promised() -> None:
     shown = json.loads(done.stdout)
     assert shown["ok"] is True
     assert [scene["outcome"] for scene in shown["scenes"]] == [
-        "allow", "require_approval", "allow", "require_approval", "require_approval", "block", "require_approval", "refused",
-        "verified",
+        "allow", "require_approval", "allow", "require_approval", "require_approval", "block", "require_approval",
+        "refused", "verified",
     ]  # fmt: skip
     assert all(scene["ok"] for scene in shown["scenes"])
 
