@@ -77,13 +77,13 @@ def test_gateways_user_reads_our_keys_and_ledger(installed: tuple[Installation, 
 def test_a_dot_env_of_the_gateways_own_sets_nothing_that_matters(
     installed: tuple[Installation, openclaw.Layout],
 ) -> None:
-    """The gateway loads a .env that its own user can write; a variable that its unit has set already stays, even empty."""
+    """The gateway loads a .env that its own user can write; what its unit has set stays, even empty."""
     _, layout = installed
     environment = openclaw_unit.environment(layout.home, layout.config)
     wanted = {
         "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "NODE_OPTIONS",
-        "NODE_EXTRA_CA_CERTS", "NODE_TLS_REJECT_UNAUTHORIZED", "LD_PRELOAD", "OPENCLAW_CONFIG_PATH", "OPENCLAW_STATE_DIR",
-        "OPENCLAW_HOME", "OPENCLAW_CONFIG_READONLY", "OPENCLAW_NO_AUTO_UPDATE", "HOME", "PATH",
+        "NODE_EXTRA_CA_CERTS", "NODE_TLS_REJECT_UNAUTHORIZED", "LD_PRELOAD", "OPENCLAW_CONFIG_PATH",
+        "OPENCLAW_STATE_DIR", "OPENCLAW_HOME", "OPENCLAW_CONFIG_READONLY", "OPENCLAW_NO_AUTO_UPDATE", "HOME", "PATH",
     }  # fmt: skip
     assert wanted <= environment.keys(), sorted(wanted - environment.keys())
     assert environment["OPENCLAW_CONFIG_READONLY"] == "1"

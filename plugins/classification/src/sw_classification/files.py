@@ -1,4 +1,4 @@
-"""Tools that touch one file: read, write, edit, list. The path is judged by its letters; links are the runner's care."""
+"""Tools that touch one file: read, write, edit, list. The path is judged by its letters; links are the runner's."""
 
 from __future__ import annotations
 
@@ -60,9 +60,8 @@ def _one_path(call: ToolCall, findings: Findings, kind: str, flags: frozenset[st
     if type(path) is not str or path == "":
         findings.malformed = "it names no path"
         return
-    if path == "~" or path.startswith("~/"):
-        if call.binding.sandbox in {None, "host"}:
-            path = HOME + path[1:]  # the gateway's own file tools expand it
+    if (path == "~" or path.startswith("~/")) and call.binding.sandbox in {None, "host"}:
+        path = HOME + path[1:]  # the gateway's own file tools expand it
     fault = odd_path(path)
     if fault:
         findings.make_opaque(fault)

@@ -24,9 +24,8 @@ def resolve(path: str, cwd: str | None) -> str:
 
     ``cwd`` None = not known: a relative path keeps an UNKNOWN head. Raises nothing; ``""`` names ``cwd`` itself.
     """
-    if not path.startswith("/"):
-        if not path.startswith(UNKNOWN):
-            path = f"{UNKNOWN if cwd is None else cwd}/{path}"
+    if not path.startswith(("/", UNKNOWN)):
+        path = f"{UNKNOWN if cwd is None else cwd}/{path}"
     return normalise(path)
 
 
@@ -126,10 +125,10 @@ def _surely(steps: tuple[str, ...], pattern: tuple[str, ...], *, below: bool) ->
 def _maybe(
     steps: tuple[str, ...],
     pattern: tuple[str, ...],
-    below: bool,  # noqa: FBT001 - positional for the cache
-    recursive: bool,  # noqa: FBT001
-    floats: bool = False,  # noqa: FBT001, FBT002
-    known: bool = False,  # noqa: FBT001, FBT002
+    below: bool,
+    recursive: bool,
+    floats: bool = False,  # noqa: FBT002
+    known: bool = False,  # noqa: FBT002
 ) -> bool:
     """``floats``: a ``**`` or an unknown part came just before; ``known``: a literal step has matched already."""
     if not pattern:

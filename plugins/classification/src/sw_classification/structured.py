@@ -92,6 +92,6 @@ def _values(value: object) -> Iterator[str]:
 def _number(params: Mapping[str, Any], names: tuple[str, ...]) -> float | None:
     for name in names:
         value = params.get(name)
-        if type(value) in {int, float}:
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
             return float(value)
     return None

@@ -18,7 +18,7 @@ ONE: Final = "\x03"
 #: Any relative path below, without ``..``.
 BELOW: Final = "\x05"
 #: One short word: no blank, no slash, no leading dash, nothing that a shell would read as syntax.
-TOKEN: Final = "\x06"
+TOKEN: Final = "\x06"  # noqa: S105
 
 MARKERS: Final = frozenset({UNKNOWN, STAR, ONE, BELOW, TOKEN})
 _MARKER: Final = re.compile("[\x01\x02\x03\x05\x06]")

@@ -20,7 +20,25 @@ from sw_classification.symbolic import is_literal, literal_head
 type Predicate = Callable[[Fact, ToolCall], bool]
 
 _CONDITIONS: Final = frozenset(
-    "effect tool kind program argv flags path host port method recipient sql count amount channel level_below text".split()
+    [
+        "effect",
+        "tool",
+        "kind",
+        "program",
+        "argv",
+        "flags",
+        "path",
+        "host",
+        "port",
+        "method",
+        "recipient",
+        "sql",
+        "count",
+        "amount",
+        "channel",
+        "level_below",
+        "text",
+    ]
 )
 #: What the compiled patterns of one rule may take; RE2 refuses a pattern that needs more.
 RE2_MEMORY: Final = 1 << 20
@@ -40,9 +58,15 @@ def compile_when(when: Mapping[str, Any], *, possibly: bool) -> tuple[Predicate,
     return tuple(predicates)
 
 
-_COST: Final = {name: cost for cost, name in enumerate(
-    "effect tool kind level_below program method host port sql flags channel count amount recipient argv path text".split()
-)}  # fmt: skip
+_COST: Final = {
+    name: cost
+    for cost, name in enumerate(
+        [
+            *("effect", "tool", "kind", "level_below", "program", "method", "host", "port", "sql", "flags", "channel"),
+            *("count", "amount", "recipient", "argv", "path", "text"),
+        ]
+    )
+}
 
 
 def _unknown(name: str) -> int:
@@ -55,7 +79,7 @@ def _as_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
-def _compile_one(name: str, operator: str, operands: list[Any], possibly: bool) -> Predicate:  # noqa: FBT001
+def _compile_one(name: str, operator: str, operands: list[Any], possibly: bool) -> Predicate:
     if name == "path":
         return _path(operator, operands, possibly)
     if name in {"host", "recipient"}:
@@ -80,7 +104,7 @@ def _refuse(operator: str) -> BundleFormatError:
     return BundleFormatError(f"a rule has an operator that this version does not know here: {operator[:20]}")
 
 
-def _word_getter(name: str, possibly: bool) -> Callable[[Fact, ToolCall], str]:  # noqa: FBT001
+def _word_getter(name: str, possibly: bool) -> Callable[[Fact, ToolCall], str]:
     if name == "effect":
         return lambda fact, call: fact.kind
     if name == "program":
@@ -96,7 +120,7 @@ def _word_getter(name: str, possibly: bool) -> Callable[[Fact, ToolCall], str]: 
     return lambda fact, call: fact.channel or ""
 
 
-def _word(name: str, operator: str, operands: list[str], possibly: bool) -> Predicate:  # noqa: FBT001
+def _word(name: str, operator: str, operands: list[str], possibly: bool) -> Predicate:
     get = _word_getter(name, possibly)
     if operator in {"is", "any"}:
         wanted = frozenset(operands)
@@ -131,7 +155,7 @@ def _word_set(name: str, operator: str, operands: list[str]) -> Predicate:
     raise _refuse(operator)
 
 
-def _argv(operator: str, operands: list[str], possibly: bool) -> Predicate:  # noqa: FBT001
+def _argv(operator: str, operands: list[str], possibly: bool) -> Predicate:
     if operator in {"is", "any"}:
         return lambda fact, call: any(_in_argv(fact.argv, o, possibly) for o in operands)
     if operator == "all":
@@ -145,7 +169,7 @@ def _argv(operator: str, operands: list[str], possibly: bool) -> Predicate:  # n
     raise _refuse(operator)
 
 
-def _in_argv(argv: tuple[str, ...], wanted: str, possibly: bool) -> bool:  # noqa: FBT001
+def _in_argv(argv: tuple[str, ...], wanted: str, possibly: bool) -> bool:
     if wanted in argv:
         return True
     if not possibly:
@@ -157,7 +181,7 @@ def _in_argv(argv: tuple[str, ...], wanted: str, possibly: bool) -> bool:  # noq
     return False
 
 
-def _path(operator: str, operands: Sequence[Any], possibly: bool) -> Predicate:  # noqa: FBT001
+def _path(operator: str, operands: Sequence[Any], possibly: bool) -> Predicate:
     if operator == "prefix":
         heads = tuple(str(o) for o in operands)
         return lambda fact, call: fact.path is not None and fact.path.startswith(heads)
@@ -186,7 +210,7 @@ def _path(operator: str, operands: Sequence[Any], possibly: bool) -> Predicate: 
     raise _refuse(operator)
 
 
-def _domain(name: str, operator: str, operands: list[str], possibly: bool) -> Predicate:  # noqa: FBT001
+def _domain(name: str, operator: str, operands: list[str], possibly: bool) -> Predicate:
     def get(fact: Fact) -> str:
         return (fact.host if name == "host" else fact.recipient) or ""
 

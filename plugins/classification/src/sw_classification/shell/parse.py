@@ -59,6 +59,8 @@ def _names_of_tree(root: Node) -> list[str]:
         node = todo.pop()
         if node.type in {"command_substitution", "process_substitution"}:
             continue  # read again, by both, when its text is
+        if node.type == "test_command" and node.children and node.children[0].type == "[":
+            names.append("[")
         if node.type == "command_name" and node.text is not None:
             names.append(node.text.decode())
             continue

@@ -55,8 +55,15 @@ class Walker:
             self._each(parsing.parse(text).complete_commands)
         except NotUnderstoodError as exc:
             self.opaque(str(exc))
+            self._controls_in(text)
         finally:
             self._depth -= 1
+
+    def _controls_in(self, text: str) -> None:
+        """A text that can't be read, but names what keeps the agent safe, counts as touching it."""
+        for name in _CONTROL_NAMES:
+            if name in text:
+                self.add(Fact("control", "control", name, program="safety-wrapper"))
 
     def opaque(self, reason: str) -> None:
         """Something here can't be bounded."""
@@ -106,7 +113,7 @@ class Walker:
             for item in compound.items:
                 self._pipeline(item.list.first)
                 for more in item.list.additional:
-                    self._pipeline(more.pipeline)
+                    self._pipeline(_of(more).pipeline)
 
     def _pipeline(self, pipeline: brush.Pipeline) -> None:
         several = len(pipeline.seq) > 1
@@ -119,7 +126,8 @@ class Walker:
     def _command(self, command: Any, *, piped: bool) -> None:
         kind = type(command).__name__.rpartition(".")[2]
         if kind == "Simple":
-            return self._simple(command.command, piped=piped)
+            self._simple(command.command, piped=piped)
+            return None
         if kind == "Function":
             name = command.definition.fname.value
             self.functions[name] = command.definition.body.command
@@ -127,7 +135,8 @@ class Walker:
             return None
         if kind == "ExtendedTest":
             self._inside(command.command)
-            return self._redirects(command.redirects, "test", [])
+            self._redirects(command.redirects, "test", [])
+            return None
         if kind == "Compound":
             self._redirects(command.redirects, "group", [])
             return self._compound(command.command, piped=piped)
@@ -332,11 +341,52 @@ class Walker:
 
 
 _SHELLS: Final = frozenset({"sh", "bash", "dash", "zsh", "ksh", "ash"})
+#: Names that stand for nothing else: looked for only where the text can't be read.
+_CONTROL_NAMES: Final = (
+    "safety-wrapper",
+    "openclaw",
+    "sudoers",
+    "sshd_config",
+    "nft ",
+    "iptables",
+    "visudo",
+    "crontab",
+)
 _LOADS_CODE: Final = frozenset(
-    {"LD_PRELOAD", "LD_LIBRARY_PATH", "LD_AUDIT", "BASH_ENV", "ENV", "PATH", "PYTHONPATH", "PYTHONSTARTUP", "NODE_OPTIONS",
-     "PERL5OPT", "PERL5LIB", "RUBYOPT", "GIT_SSH_COMMAND", "GIT_EXTERNAL_DIFF", "GIT_PAGER", "PAGER", "EDITOR", "VISUAL",
-     "LESSOPEN", "PROMPT_COMMAND", "IFS", "GIT_SSH", "GIT_EDITOR", "GIT_CONFIG_GLOBAL", "MANPAGER", "BROWSER"}
-)  # fmt: skip
+    {
+        "BASH_ENV",
+        "BROWSER",
+        "EDITOR",
+        "ENV",
+        "GIT_CONFIG_GLOBAL",
+        "GIT_EDITOR",
+        "GIT_EXTERNAL_DIFF",
+        "GIT_PAGER",
+        "GIT_SSH",
+        "GIT_SSH_COMMAND",
+        "IFS",
+        "LD_AUDIT",
+        "LD_LIBRARY_PATH",
+        "LD_PRELOAD",
+        "LESSOPEN",
+        "MANPAGER",
+        "NODE_OPTIONS",
+        "PAGER",
+        "PATH",
+        "PERL5LIB",
+        "PERL5OPT",
+        "PROMPT_COMMAND",
+        "PYTHONPATH",
+        "PYTHONSTARTUP",
+        "RUBYOPT",
+        "VISUAL",
+    }
+)
+
+
+def _of(value: Any) -> Any:
+    """A variant of one of the parser's unions, whose stubs don't name its fields."""
+    return value
 
 
 def _is_interpreter(argv: list[str]) -> bool:

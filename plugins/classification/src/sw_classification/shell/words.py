@@ -100,37 +100,37 @@ class _Text:
         else:
             take(piece, quoted)
 
-    def _unknown(self, quoted: bool) -> None:  # noqa: FBT001
+    def _unknown(self, quoted: bool) -> None:
         self.out.append(UNKNOWN)
         if not quoted:
             self._found.unsplit = True
 
-    def _Text(self, piece: Any, quoted: bool) -> None:  # noqa: FBT001, N802 - named after brush's own class
+    def _Text(self, piece: Any, quoted: bool) -> None:  # noqa: N802 - named after brush's own class
         self.out.append(piece.text if quoted else _globs(piece.text))
 
-    def _SingleQuotedText(self, piece: Any, quoted: bool) -> None:  # noqa: FBT001, N802
+    def _SingleQuotedText(self, piece: Any, quoted: bool) -> None:  # noqa: N802
         self.out.append(piece.text)
 
-    def _AnsiCQuotedText(self, piece: Any, quoted: bool) -> None:  # noqa: FBT001, N802
+    def _AnsiCQuotedText(self, piece: Any, quoted: bool) -> None:  # noqa: N802
         self.out.append(ansi_c(piece.text))
 
-    def _DoubleQuotedSequence(self, piece: Any, quoted: bool) -> None:  # noqa: FBT001, N802
+    def _DoubleQuotedSequence(self, piece: Any, quoted: bool) -> None:  # noqa: N802
         self.pieces(piece.pieces, quoted=True)
 
-    def _GettextDoubleQuotedSequence(self, piece: Any, quoted: bool) -> None:  # noqa: FBT001, N802
+    def _GettextDoubleQuotedSequence(self, piece: Any, quoted: bool) -> None:  # noqa: N802
         self.pieces(piece.pieces, quoted=True)
 
-    def _EscapeSequence(self, piece: Any, quoted: bool) -> None:  # noqa: FBT001, N802
+    def _EscapeSequence(self, piece: Any, quoted: bool) -> None:  # noqa: N802
         text = piece.text[1:]
         if text == "\n":
             return
         self.out.append(text if not quoted or text in {"$", "`", '"', "\\"} else piece.text)
 
-    def _TildeExpansion(self, piece: Any, quoted: bool) -> None:  # noqa: FBT001, N802
+    def _TildeExpansion(self, piece: Any, quoted: bool) -> None:  # noqa: N802
         home = type(piece.expr).__name__.rpartition(".")[2] == "Home"
         self.out.append(self._home if home else UNKNOWN)
 
-    def _ParameterExpansion(self, piece: Any, quoted: bool) -> None:  # noqa: FBT001, N802
+    def _ParameterExpansion(self, piece: Any, quoted: bool) -> None:  # noqa: N802
         expr = piece.expr
         parameter = getattr(expr, "parameter", None)
         name = getattr(parameter, "name", None)
@@ -146,15 +146,15 @@ class _Text:
         self.out.append(value)
         return None
 
-    def _CommandSubstitution(self, piece: Any, quoted: bool) -> None:  # noqa: FBT001, N802
+    def _CommandSubstitution(self, piece: Any, quoted: bool) -> None:  # noqa: N802
         self._found.commands.append(piece.command)
         self._unknown(quoted)
 
-    def _BackquotedCommandSubstitution(self, piece: Any, quoted: bool) -> None:  # noqa: FBT001, N802
+    def _BackquotedCommandSubstitution(self, piece: Any, quoted: bool) -> None:  # noqa: N802
         self._found.commands.append(re.sub(r"\\([\\`$])", r"\1", piece.command))
         self._unknown(quoted)
 
-    def _ArithmeticExpression(self, piece: Any, quoted: bool) -> None:  # noqa: FBT001, N802
+    def _ArithmeticExpression(self, piece: Any, quoted: bool) -> None:  # noqa: N802
         if "$(" in piece.expr.value or "`" in piece.expr.value or "[" in piece.expr.value:
             raise NotUnderstoodError("a command may run inside arithmetic")
         self._unknown(quoted)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def _control(what: str) -> Program:
-    def program(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
+    def program(walker: Walker, argv: list[str], piped: bool) -> None:
         walker.add(Fact("control", "control", what, program=argv[0], argv=tuple(argv)))
 
     return program
@@ -21,10 +21,10 @@ def _control(what: str) -> Program:
 PROGRAMS: Final[dict[str, Program]] = {
     "safety-wrapper": _control("the safety wrapper"),
     "openclaw": _control("the gateway"),
-    **dict.fromkeys("nft iptables ip6tables iptables-restore ufw firewall-cmd ipset ip tc route".split(), _control("firewall rules")),
-    **dict.fromkeys("crontab at batch atrm systemd-run".split(), _control("scheduled jobs")),
-    **dict.fromkeys("visudo sudoedit".split(), _control("sudo rules")),
-    **dict.fromkeys("insmod modprobe rmmod sysctl setenforce aa-disable aa-complain auditctl".split(), _control("the kernel")),
-    **dict.fromkeys("mount umount losetup swapoff swapon nsenter unshare setcap ptrace strace".split(), _control("the system")),
-    **dict.fromkeys("mitmproxy mitmdump mitmweb bwrap".split(), _control("the sandbox or firewall")),
+    **dict.fromkeys(["nft", "iptables", "ip6tables", "iptables-restore", "ufw", "firewall-cmd", "ipset", "ip", "tc", "route"], _control("firewall rules")),
+    **dict.fromkeys(["crontab", "at", "batch", "atrm", "systemd-run"], _control("scheduled jobs")),
+    **dict.fromkeys(["visudo", "sudoedit"], _control("sudo rules")),
+    **dict.fromkeys(["insmod", "modprobe", "rmmod", "sysctl", "setenforce", "aa-disable", "aa-complain", "auditctl"], _control("the kernel")),
+    **dict.fromkeys(["mount", "umount", "losetup", "swapoff", "swapon", "nsenter", "unshare", "setcap", "ptrace", "strace"], _control("the system")),
+    **dict.fromkeys(["mitmproxy", "mitmdump", "mitmweb", "bwrap"], _control("the sandbox or firewall")),
 }  # fmt: skip

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from sw_classification.shell.walk import Walker
 
 
-def _rm(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
+def _rm(walker: Walker, argv: list[str], piped: bool) -> None:
     arguments = read(argv)
     flags = ["recursive"] if arguments.has("-r", "-R", "--recursive") else []
     if arguments.has("--no-preserve-root"):
@@ -20,27 +20,27 @@ def _rm(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
         walker.path("delete", path, argv[0], *flags, argv=argv)
 
 
-def _shred(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
+def _shred(walker: Walker, argv: list[str], piped: bool) -> None:
     for path in read(argv, ("-n", "-s", "--iterations", "--size")).operands:
         walker.path("delete", path, argv[0], "irreversible", argv=argv)
 
 
-def _truncate(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
+def _truncate(walker: Walker, argv: list[str], piped: bool) -> None:
     for path in read(argv, ("-s", "-r", "--size", "--reference")).operands:
         walker.path("write", path, argv[0], "truncate")
 
 
-def _make(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
+def _make(walker: Walker, argv: list[str], piped: bool) -> None:
     for path in read(argv, ("-m", "--mode", "-d", "-t", "-r", "--date", "--reference", "-p")).operands:
         walker.path("write", path, argv[0])
 
 
-def _mkdir(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
+def _mkdir(walker: Walker, argv: list[str], piped: bool) -> None:
     for path in read(argv, ("-m", "--mode")).operands:
         walker.path("write", path, argv[0])
 
 
-def _copy(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
+def _copy(walker: Walker, argv: list[str], piped: bool) -> None:
     arguments = read(argv, ("-t", "--target-directory", "-S", "--suffix", "-m", "-o", "-g"))
     flags = ("recursive",) if arguments.has("-r", "-R", "-a", "--recursive", "--archive") else ()
     target = arguments.value("-t", "--target-directory")
@@ -53,7 +53,7 @@ def _copy(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
     walker.path("write", target, argv[0], "overwrite", *flags)
 
 
-def _rights(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
+def _rights(walker: Walker, argv: list[str], piped: bool) -> None:
     arguments = read(argv, ("--reference", "--from"))
     flags = ["permissions"]
     if arguments.has("-R", "--recursive"):
@@ -63,8 +63,7 @@ def _rights(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT0
         mode.endswith(("777", "666"))
         or "o+w" in mode
         or "a+w" in mode
-        or mode[:1] in "4267"
-        and len(mode) == 4
+        or (mode[:1] in "4267" and len(mode) == 4)
         or "+s" in mode
     ):
         flags.append("wide")
@@ -72,7 +71,7 @@ def _rights(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT0
         walker.path("write", path, argv[0], *flags)
 
 
-def _dd(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
+def _dd(walker: Walker, argv: list[str], piped: bool) -> None:
     for word in argv[1:]:
         name, _, value = word.partition("=")
         if name == "if":
@@ -81,7 +80,7 @@ def _dd(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
             walker.path("write", value, "dd", "overwrite", "raw")
 
 
-def _tar(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
+def _tar(walker: Walker, argv: list[str], piped: bool) -> None:
     words = list(argv)
     if len(words) > 1 and not words[1].startswith("-"):
         words[1] = "-" + words[1]
@@ -97,7 +96,7 @@ def _tar(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
     if arguments.has("-t", "--list"):
         if archive:
             walker.path("read", archive, "tar")
-        return
+        return None
     if arguments.has("-x", "--extract", "--get"):
         if archive:
             walker.path("read", archive, "tar")
@@ -112,7 +111,7 @@ def _tar(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
     return None
 
 
-def _unzip(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
+def _unzip(walker: Walker, argv: list[str], piped: bool) -> None:
     arguments = read(argv, ("-d", "-x", "-P"))
     for path in arguments.operands[:1]:
         walker.path("read", path, argv[0])
@@ -120,7 +119,7 @@ def _unzip(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT00
         walker.path("write", arguments.value("-d") or ".", argv[0], "recursive", "unpack")
 
 
-def _zip(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
+def _zip(walker: Walker, argv: list[str], piped: bool) -> None:
     arguments = read(argv, ("-x", "-i", "-P", "-n", "-t"))
     for path in arguments.operands[:1]:
         walker.path("write", path, argv[0])
@@ -132,14 +131,14 @@ def _zip(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
         walker.opaque("zip runs a program of its own")
 
 
-def _gzip(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
+def _gzip(walker: Walker, argv: list[str], piped: bool) -> None:
     arguments = read(argv, ("-S", "--suffix", "-T"))
     reads = arguments.has("-l", "-t", "-c", "--list", "--test", "--stdout", "--to-stdout")
     for path in arguments.operands:
         walker.path("read" if reads else "write", path, argv[0])
 
 
-def _ln(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
+def _ln(walker: Walker, argv: list[str], piped: bool) -> None:
     arguments = read(argv, ("-t", "-S"))
     if len(arguments.operands) == 1:
         return walker.path("write", ".", "ln")
@@ -150,12 +149,12 @@ def _ln(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
     return None
 
 
-def _device(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
+def _device(walker: Walker, argv: list[str], piped: bool) -> None:
     for path in read(argv, ("-L", "-t", "-b", "-o")).operands or (UNKNOWN,):
         walker.path("delete", path, argv[0], "irreversible", "raw")
 
 
-def _split(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
+def _split(walker: Walker, argv: list[str], piped: bool) -> None:
     arguments = read(argv, ("-l", "-b", "-n", "-a", "--filter", "-C"))
     if arguments.has("--filter"):
         walker.opaque("split runs a program of its own")
@@ -173,5 +172,5 @@ PROGRAMS: Final[dict[str, Program]] = {
     "dd": _dd, "tar": _tar, "unzip": _unzip, "zip": _zip,
     "gzip": _gzip, "gunzip": _gzip, "bzip2": _gzip, "bunzip2": _gzip, "xz": _gzip, "unxz": _gzip, "zstd": _gzip,
     "ln": _ln, "split": _split,
-    **dict.fromkeys("mkfs mkfs.ext4 mkfs.xfs mkfs.btrfs mkfs.vfat mkswap wipefs fdisk sfdisk parted blkdiscard".split(), _device),
+    **dict.fromkeys(["mkfs", "mkfs.ext4", "mkfs.xfs", "mkfs.btrfs", "mkfs.vfat", "mkswap", "wipefs", "fdisk", "sfdisk", "parted", "blkdiscard"], _device),
 }  # fmt: skip

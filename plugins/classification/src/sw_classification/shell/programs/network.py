@@ -12,17 +12,64 @@ from sw_classification.web import METHODS, request_fact
 if TYPE_CHECKING:
     from sw_classification.shell.walk import Walker
 
-_CURL_TAKING: Final = tuple(
-    "-d --data --data-raw --data-binary --data-urlencode --json -F --form -T --upload-file -o --output -X --request -H --header "
-    "-u --user -A --user-agent -e --referer -b --cookie -c --cookie-jar -m --max-time --connect-timeout -x --proxy --resolve "
-    "--cacert --cert --key -K --config -w --write-out --retry -D --dump-header --url -E -r --range --limit-rate -C -y -Y -z".split()
+_CURL_TAKING: Final = (
+    "-d",
+    "--data",
+    "--data-raw",
+    "--data-binary",
+    "--data-urlencode",
+    "--json",
+    "-F",
+    "--form",
+    "-T",
+    "--upload-file",
+    "-o",
+    "--output",
+    "-X",
+    "--request",
+    "-H",
+    "--header",
+    "-u",
+    "--user",
+    "-A",
+    "--user-agent",
+    "-e",
+    "--referer",
+    "-b",
+    "--cookie",
+    "-c",
+    "--cookie-jar",
+    "-m",
+    "--max-time",
+    "--connect-timeout",
+    "-x",
+    "--proxy",
+    "--resolve",
+    "--cacert",
+    "--cert",
+    "--key",
+    "-K",
+    "--config",
+    "-w",
+    "--write-out",
+    "--retry",
+    "-D",
+    "--dump-header",
+    "--url",
+    "-E",
+    "-r",
+    "--range",
+    "--limit-rate",
+    "-C",
+    "-y",
+    "-Y",
+    "-z",
 )
-_SENDS: Final = frozenset("-d --data --data-raw --data-binary --data-urlencode --json -F --form -T --upload-file -u --user -b "
-                          "--cookie --cert -E -e --referer -A --user-agent".split())  # fmt: skip
+_SENDS: Final = frozenset(["-d", "--data", "--data-raw", "--data-binary", "--data-urlencode", "--json", "-F", "--form", "-T", "--upload-file", "-u", "--user", "-b", "--cookie", "--cert", "-E", "-e", "--referer", "-A", "--user-agent"])  # fmt: skip
 _PLAIN_HEADERS: Final = ("accept:", "accept-language:", "accept-encoding:", "cache-control:", "range:")
 
 
-def _curl(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
+def _curl(walker: Walker, argv: list[str], piped: bool) -> None:
     arguments = read(argv, _CURL_TAKING)
     if arguments.has("-K", "--config", "-x", "--proxy", "--socks5", "--unix-socket", "--resolve", "--connect-to"):
         walker.opaque("curl is told by a file or a proxy where it goes")
@@ -30,7 +77,7 @@ def _curl(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
     for option, value in arguments.values:
         if option in {"-H", "--header"} and not value.lower().startswith(_PLAIN_HEADERS):
             sends = True
-        if option in _SENDS and value.lstrip("=").startswith("@") or option in {"-T", "--upload-file"}:
+        if (option in _SENDS and value.lstrip("=").startswith("@")) or option in {"-T", "--upload-file"}:
             walker.path("read", value.lstrip("=@"), "curl")
         if option in {"-F", "--form"} and "=@" in value:
             walker.path("read", value.partition("=@")[2].partition(";")[0], "curl")
@@ -63,7 +110,7 @@ def _request(walker: Walker, argv: list[str], method: str, url: str, *, carries:
     return None
 
 
-def _wget(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
+def _wget(walker: Walker, argv: list[str], piped: bool) -> None:
     taking = ("-O", "--output-document", "-P", "--directory-prefix", "--post-data", "--post-file", "--body-data", "--body-file",
               "--header", "--method", "-U", "--user", "--password", "-i", "-o", "-T", "-t", "-e", "--execute")  # fmt: skip
     arguments = read(argv, taking)
@@ -83,7 +130,7 @@ def _wget(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
         _request(walker, argv, method, url, carries=sends)
 
 
-def _remote(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
+def _remote(walker: Walker, argv: list[str], piped: bool) -> None:
     """A shell, a copy or a raw connection elsewhere: what happens there can't be seen."""
     walker.add(
         Fact("send", "host", " ".join(argv[1:]), program=argv[0], argv=tuple(argv), external=True, unresolved=True)
@@ -91,13 +138,13 @@ def _remote(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT0
     walker.opaque(f"{argv[0]} reaches another machine, and what it does there is not known")
 
 
-def _lookup(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
+def _lookup(walker: Walker, argv: list[str], piped: bool) -> None:
     """A name that is asked for leaves the tenant."""
     for host in read(argv, ("-c", "-t", "-p", "-W", "-w", "-i", "-s")).operands or (UNKNOWN,):
         walker.add(Fact("send", "host", host, program=argv[0], argv=tuple(argv), host=host, external=True))
 
 
-def _mail(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
+def _mail(walker: Walker, argv: list[str], piped: bool) -> None:
     arguments = read(argv, ("-s", "-a", "-A", "-c", "-b", "-r", "-S", "-f", "-F"))
     for option, value in arguments.values:
         if option in {"-a", "-A"}:
@@ -108,7 +155,7 @@ def _mail(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
         walker.add(Fact("send", "recipient", to, program=argv[0], argv=tuple(argv), recipient=to, external=outside))
 
 
-def _rsync(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
+def _rsync(walker: Walker, argv: list[str], piped: bool) -> None:
     arguments = read(argv, ("-e", "--rsh", "--exclude", "--include", "--files-from", "--exclude-from"))
     if any(":" in operand for operand in arguments.operands) or arguments.has("-e", "--rsh"):
         return _remote(walker, argv, piped)
@@ -125,7 +172,7 @@ def _rsync(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT00
 
 PROGRAMS: Final[dict[str, Program]] = {
     "curl": _curl, "wget": _wget, "rsync": _rsync,
-    **dict.fromkeys("ssh scp sftp nc ncat netcat socat telnet ftp lftp rclone restic borg aws gcloud az s3cmd mosh rsh".split(), _remote),
-    **dict.fromkeys("ping ping6 dig host nslookup traceroute mtr whois getent".split(), _lookup),
-    **dict.fromkeys("mail mailx sendmail mutt msmtp swaks".split(), _mail),
+    **dict.fromkeys(["ssh", "scp", "sftp", "nc", "ncat", "netcat", "socat", "telnet", "ftp", "lftp", "rclone", "restic", "borg", "aws", "gcloud", "az", "s3cmd", "mosh", "rsh"], _remote),
+    **dict.fromkeys(["ping", "ping6", "dig", "host", "nslookup", "traceroute", "mtr", "whois", "getent"], _lookup),
+    **dict.fromkeys(["mail", "mailx", "sendmail", "mutt", "msmtp", "swaks"], _mail),
 }  # fmt: skip

@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from sw_classification.shell.walk import Walker
 
 
-def _silent(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
+def _silent(walker: Walker, argv: list[str], piped: bool) -> None:
     """Nothing outside the shell is touched."""
 
 
 def _reads(*with_value: str, skip: int = 0, recursive: tuple[str, ...] = (), default: str | None = None) -> Program:
     """Reads the files named; ``skip`` operands come first that are no files."""
 
-    def program(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
+    def program(walker: Walker, argv: list[str], piped: bool) -> None:
         arguments = read(argv, with_value)
         flags = ("recursive",) if arguments.has(*recursive) else ()
         paths = arguments.operands[skip:] or ((default,) if default and not piped else ())
@@ -33,14 +33,14 @@ def _reads(*with_value: str, skip: int = 0, recursive: tuple[str, ...] = (), def
 def _names(*with_value: str, default: str | None = ".") -> Program:
     """Reads names and facts of files, not contents."""
 
-    def program(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
+    def program(walker: Walker, argv: list[str], piped: bool) -> None:
         for path in read(argv, with_value).operands or ((default,) if default else ()):
             walker.path("read", path, argv[0], "metadata", argv=argv)
 
     return program
 
 
-def _grep(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
+def _grep(walker: Walker, argv: list[str], piped: bool) -> None:
     taking = ("-e", "-f", "-m", "-A", "-B", "-C", "--include", "--exclude", "--regexp", "--file", "-g", "-t", "--color")
     arguments = read(argv, taking)
     patterns = any(option in {"-e", "-f", "--regexp", "--file"} for option, _ in arguments.values)
@@ -55,7 +55,7 @@ def _grep(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
         walker.path("read", path, argv[0], *flags, argv=argv)
 
 
-def _sort(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
+def _sort(walker: Walker, argv: list[str], piped: bool) -> None:
     arguments = read(argv, ("-o", "--output", "-k", "-t", "-S", "-T", "--key", "--files0-from", "--compress-program"))
     if arguments.has("--compress-program", "--files0-from"):
         walker.opaque("sort runs a program of its own, or reads names from a file")
@@ -65,13 +65,13 @@ def _sort(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
         walker.path("read", path, "sort")
 
 
-def _tee(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
+def _tee(walker: Walker, argv: list[str], piped: bool) -> None:
     arguments = read(argv)
     for path in arguments.operands:
         walker.path("write", path, "tee", "append" if arguments.has("-a", "--append") else "overwrite")
 
 
-def _uniq(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
+def _uniq(walker: Walker, argv: list[str], piped: bool) -> None:
     operands = read(argv, ("-f", "-s", "-w")).operands
     for path in operands[:1]:
         walker.path("read", path, "uniq")
@@ -79,11 +79,11 @@ def _uniq(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
         walker.path("write", path, "uniq", "overwrite")
 
 
-def _env_dump(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
+def _env_dump(walker: Walker, argv: list[str], piped: bool) -> None:
     walker.add(Fact("read", "process", "environment", program=argv[0], flags=frozenset({"environment"})))
 
 
-def _jq(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
+def _jq(walker: Walker, argv: list[str], piped: bool) -> None:
     arguments = read(argv, ("--arg", "--argjson", "--slurpfile", "--rawfile", "--indent", "-f", "--from-file", "-L"))
     if argv[0] == "yq" and arguments.has("-i", "--inplace"):
         for path in arguments.operands[1:]:
@@ -93,7 +93,7 @@ def _jq(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
         walker.path("read", path, argv[0])
 
 
-def _sed(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
+def _sed(walker: Walker, argv: list[str], piped: bool) -> None:
     in_place = any(
         a.startswith(("-i", "--in-place")) or (a[:1] == "-" and a[1:2] != "-" and "i" in a[1:]) for a in argv[1:]
     )
@@ -121,7 +121,7 @@ def _sed_does_more(script: str) -> bool:
     return plain is None and not re.fullmatch(r"/[^/]*/[pd!]{1,2}", script)
 
 
-def _awk(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
+def _awk(walker: Walker, argv: list[str], piped: bool) -> None:
     arguments = read(argv, ("-F", "-v", "-f", "--assign", "--file", "-i", "-l", "-e"))
     operands = list(arguments.operands)
     if arguments.has("-f", "--file", "-i", "-l", "-e") or not operands:
@@ -143,7 +143,7 @@ def _table(names: str, program: Program) -> dict[str, Program]:
     return dict.fromkeys(names.split(), program)
 
 
-def _time_of_day(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
+def _time_of_day(walker: Walker, argv: list[str], piped: bool) -> None:
     if read(argv, ("-d", "--date", "-f", "-r", "-s", "--set")).has("-s", "--set"):
         walker.add(Fact("control", "control", "system clock", program="date"))
 

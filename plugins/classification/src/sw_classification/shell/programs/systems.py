@@ -23,13 +23,13 @@ def _by_subcommand(
 ) -> Program:
     """``docker volume rm x``: the longest known subcommand decides; an unknown one is opaque."""
 
-    def program(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
+    def program(walker: Walker, argv: list[str], piped: bool) -> None:
         arguments = read(argv, taking)
         words = arguments.operands
         name = next((" ".join(words[:n]) for n in (3, 2, 1) if len(words) >= n and " ".join(words[:n]) in deeds), None)
         if name is None:
             if arguments.has("--version", "--help", "-h", "-V") or not words:
-                return
+                return None
             walker.add(Fact("execute", "process", argv[0], program=argv[0], argv=tuple(argv), unresolved=True))
             return walker.opaque(f"what {argv[0]} does here is not known")
         deed = deeds[name]
@@ -113,7 +113,7 @@ _GIT: Final = _deeds(
 )  # fmt: skip
 
 
-def _git(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
+def _git(walker: Walker, argv: list[str], piped: bool) -> None:
     words = argv[1:]
     while words and words[0].startswith("-"):
         option = words.pop(0)
@@ -147,9 +147,7 @@ def _git(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
         if sub == "config":
             return walker.opaque("a setting of git may run programs")
     if sub == "push":
-        force = any(
-            a.startswith(("-f", "--force", "--mirror", "--delete", "+")) or a.startswith(":") for a in words[1:]
-        )
+        force = any(a.startswith(("-f", "--force", "--mirror", "--delete", "+", ":")) for a in words[1:])
         flags = frozenset({"force"}) if force else frozenset()
         walker.add(
             Fact("send", "record", " ".join(words), program="git push", argv=tuple(argv), flags=flags, external=True)
@@ -161,30 +159,30 @@ def _git(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
     return None
 
 
-def _database(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
+def _database(walker: Walker, argv: list[str], piped: bool) -> None:
     walker.add(Fact("execute", "database", argv[0], program=argv[0], argv=tuple(argv), unresolved=True))
     walker.opaque(f"what {argv[0]} does to the database is not known")
 
 
-def _account(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
+def _account(walker: Walker, argv: list[str], piped: bool) -> None:
     kind = "delete" if argv[0] in {"userdel", "deluser", "groupdel"} else "control"
     walker.add(Fact(kind, "account", " ".join(argv[1:]), program=argv[0], argv=tuple(argv)))
 
 
-def _down(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
+def _down(walker: Walker, argv: list[str], piped: bool) -> None:
     walker.add(Fact("control", "process", "this machine", program=argv[0], argv=tuple(argv)))
 
 
-def _journal(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
+def _journal(walker: Walker, argv: list[str], piped: bool) -> None:
     if any(a.startswith(("--vacuum", "--rotate", "--flush")) for a in argv[1:]):
         walker.add(Fact("delete", "record", "system log", program="journalctl", argv=tuple(argv)))
 
 
-def _service(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
+def _service(walker: Walker, argv: list[str], piped: bool) -> None:
     _by_subcommand(_SYSTEMCTL)(walker, ["systemctl", *reversed(argv[1:3])], piped)
 
 
-def _dpkg(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
+def _dpkg(walker: Walker, argv: list[str], piped: bool) -> None:
     arguments = read(argv)
     if arguments.has("-l", "-L", "-s", "-S", "-p", "--list", "--status", "--listfiles", "--search"):
         return
@@ -193,7 +191,7 @@ def _dpkg(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
 
 
 PROGRAMS: Final[dict[str, Program]] = {
-    **dict.fromkeys("apt apt-get apt-cache aptitude dnf yum apk pip pip3 uv npm pnpm yarn gem snap flatpak brew".split(),
+    **dict.fromkeys(["apt", "apt-get", "apt-cache", "aptitude", "dnf", "yum", "apk", "pip", "pip3", "uv", "npm", "pnpm", "yarn", "gem", "snap", "flatpak", "brew"],
                     _by_subcommand(_PACKAGES, taking=("-o", "-t"))),
     "dpkg": _dpkg,
     "systemctl": _by_subcommand(_SYSTEMCTL, taking=("-n", "-t", "-u", "--type", "--state")), "service": _service,
@@ -203,7 +201,7 @@ PROGRAMS: Final[dict[str, Program]] = {
     "kubectl": _by_subcommand(_KUBECTL, taking=("-n", "--namespace", "-f", "-o", "-l", "-c", "--context")),
     "terraform": _by_subcommand(_TERRAFORM), "tofu": _by_subcommand(_TERRAFORM),
     "git": _git,
-    **dict.fromkeys("psql mysql mariadb sqlite3 mongosh mongo redis-cli pg_dump pg_restore mysqldump dropdb createdb".split(), _database),
-    **dict.fromkeys("useradd adduser usermod userdel deluser groupadd groupdel groupmod gpasswd chpasswd passwd chsh".split(), _account),
-    **dict.fromkeys("shutdown reboot poweroff halt init telinit".split(), _down),
+    **dict.fromkeys(["psql", "mysql", "mariadb", "sqlite3", "mongosh", "mongo", "redis-cli", "pg_dump", "pg_restore", "mysqldump", "dropdb", "createdb"], _database),
+    **dict.fromkeys(["useradd", "adduser", "usermod", "userdel", "deluser", "groupadd", "groupdel", "groupmod", "gpasswd", "chpasswd", "passwd", "chsh"], _account),
+    **dict.fromkeys(["shutdown", "reboot", "poweroff", "halt", "init", "telinit"], _down),
 }  # fmt: skip

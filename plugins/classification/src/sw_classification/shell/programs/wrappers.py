@@ -16,7 +16,7 @@ def _prefix(*with_value: str, operands: int = 0, assignments: bool = False) -> P
     """``nice -n 5 CMD``: options, ``operands`` words of its own, perhaps assignments, then the command."""
     takes = frozenset(with_value)
 
-    def program(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
+    def program(walker: Walker, argv: list[str], piped: bool) -> None:
         words = argv[1:]
         while words and words[0].startswith("-") and words[0] != "-":
             option = words.pop(0)
@@ -38,20 +38,21 @@ def _prefix(*with_value: str, operands: int = 0, assignments: bool = False) -> P
 
 def _run(walker: Walker, words: list[str], *, piped: bool) -> None:
     if not words:
-        return
+        return None
     if not is_literal(words[0]):
         return walker.opaque("which program runs is not known")
     walker.command(words, piped=piped)
+    return None
 
 
-def _env(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
+def _env(walker: Walker, argv: list[str], piped: bool) -> None:
     if len(argv) == 1:
         walker.add(Fact("read", "process", "environment", program="env", flags=frozenset({"environment"})))
         return
     _prefix("-u", "--unset", "-C", "--chdir", assignments=True)(walker, argv, piped)
 
 
-def _sudo(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
+def _sudo(walker: Walker, argv: list[str], piped: bool) -> None:
     if any(a in {"-i", "-s", "--login", "--shell", "-e"} for a in argv[1:2]) or len(argv) == 1:
         walker.opaque("it opens a shell as another user")
     _prefix("-u", "-g", "-h", "-p", "-U", "-C", "-D", "-R", "-T", "--user", "--group", assignments=True)(
@@ -59,14 +60,14 @@ def _sudo(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
     )
 
 
-def _su(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
+def _su(walker: Walker, argv: list[str], piped: bool) -> None:
     command = read(argv, ("-c", "--command", "-s", "-g")).value("-c", "--command")
     if command is None or not is_literal(command):
         return walker.opaque("it opens a shell as another user")
     return walker.program(command)
 
 
-def _shell(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
+def _shell(walker: Walker, argv: list[str], piped: bool) -> None:
     words = argv[1:]
     while words and words[0][:1] in {"-", "+"} and words[0] not in {"-", "--"}:
         option = words.pop(0)
@@ -93,30 +94,30 @@ def _fed_by_text(walker: Walker) -> bool:
     return walker.fed
 
 
-def _eval(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
+def _eval(walker: Walker, argv: list[str], piped: bool) -> None:
     text = " ".join(argv[1:])
     if not is_literal(text):
         return walker.opaque("a text runs as a command that is not known")
     return walker.program(text) if text.strip() else None
 
 
-def _source(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
+def _source(walker: Walker, argv: list[str], piped: bool) -> None:
     for path in argv[1:2]:
         walker.path("read", path, argv[0])
     walker.opaque("a script runs whose text is not known")
 
 
-def _exec(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
+def _exec(walker: Walker, argv: list[str], piped: bool) -> None:
     _prefix("-a")(walker, argv, piped)
 
 
-def _command(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
+def _command(walker: Walker, argv: list[str], piped: bool) -> None:
     if argv[1:2] and argv[1] in {"-v", "-V"}:
         return
     _prefix()(walker, argv, piped)
 
 
-def _xargs(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
+def _xargs(walker: Walker, argv: list[str], piped: bool) -> None:
     words = argv[1:]
     replaced: str | None = None
     while words and words[0].startswith("-"):
@@ -131,14 +132,11 @@ def _xargs(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT00
             replaced = option[2:]
     if not words:
         return
-    if replaced:
-        words = [word.replace(replaced, UNKNOWN) for word in words]
-    else:
-        words = [*words, UNKNOWN]
+    words = [word.replace(replaced, UNKNOWN) for word in words] if replaced else [*words, UNKNOWN]
     _run(walker, words, piped=True)
 
 
-def _find(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
+def _find(walker: Walker, argv: list[str], piped: bool) -> None:
     words = argv[1:]
     places: list[str] = []
     while words and (words[0] in {"-H", "-L", "-P"} or not words[0].startswith(("-", "(", "!"))):
@@ -167,18 +165,18 @@ def _find(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
             walker.path("write", words[0], "find", "overwrite")
 
 
-def _cd(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
+def _cd(walker: Walker, argv: list[str], piped: bool) -> None:
     operands = read(argv).operands
     target = operands[0] if operands else walker.home
     walker.change_folder(target if target != "-" else UNKNOWN)
 
 
-def _alias(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
+def _alias(walker: Walker, argv: list[str], piped: bool) -> None:
     if len(argv) > 1:
         walker.opaque("the meaning of a command is changed")
 
 
-def _trap(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
+def _trap(walker: Walker, argv: list[str], piped: bool) -> None:
     if len(argv) > 2 and argv[1] not in {"-", ""}:
         if not is_literal(argv[1]):
             return walker.opaque("a text runs as a command that is not known")
@@ -186,18 +184,18 @@ def _trap(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
     return None
 
 
-def _interpreter(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
+def _interpreter(walker: Walker, argv: list[str], piped: bool) -> None:
     if argv[1:] and all(a in {"--version", "-V", "-v", "--help", "-h"} for a in argv[1:]):
         return
     walker.add(Fact("execute", "process", argv[0], program=argv[0], argv=tuple(argv), unresolved=True))
     walker.opaque(f"it runs a program text for {argv[0]}, whose effects are not known")
 
 
-def _busybox(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
+def _busybox(walker: Walker, argv: list[str], piped: bool) -> None:
     _run(walker, argv[1:], piped=piped)
 
 
-def _kill(walker: Walker, argv: list[str], piped: bool) -> None:  # noqa: FBT001
+def _kill(walker: Walker, argv: list[str], piped: bool) -> None:
     walker.add(Fact("control", "process", " ".join(argv[1:]), program=argv[0], argv=tuple(argv)))
 
 
@@ -208,11 +206,10 @@ PROGRAMS: Final[dict[str, Program]] = {
     "time": _prefix("-f", "-o"), "chronic": _prefix(), "unbuffer": _prefix(), "watch": _prefix("-n", "-d"),
     "taskset": _prefix(operands=1), "flock": _prefix("-w", "-E", operands=1), "chroot": _prefix("--userspec", operands=1),
     "caffeinate": _prefix(), "builtin": _prefix(), "command": _command, "exec": _exec,
-    **dict.fromkeys("sh bash dash zsh ksh ash".split(), _shell),
+    **dict.fromkeys(["sh", "bash", "dash", "zsh", "ksh", "ash"], _shell),
     "eval": _eval, "source": _source, ".": _source, "xargs": _xargs, "parallel": _xargs, "find": _find, "fd": _find,
     "cd": _cd, "pushd": _cd, "popd": _alias, "alias": _alias, "unalias": _alias, "trap": _trap, "busybox": _busybox, "toybox": _busybox,
     **dict.fromkeys(
-        "python python2 python3 node nodejs deno bun perl ruby php lua Rscript osascript pwsh tclsh gdb make cmake ninja "
-        "npx uvx pipx java go cargo gcc cc g++ clang vim vi nano emacs ed ex script expect".split(), _interpreter),
+        ["python", "python2", "python3", "node", "nodejs", "deno", "bun", "perl", "ruby", "php", "lua", "Rscript", "osascript", "pwsh", "tclsh", "gdb", "make", "cmake", "ninja", "npx", "uvx", "pipx", "java", "go", "cargo", "gcc", "cc", "g++", "clang", "vim", "vi", "nano", "emacs", "ed", "ex", "script", "expect"], _interpreter),
     "kill": _kill, "pkill": _kill, "killall": _kill,
 }  # fmt: skip
