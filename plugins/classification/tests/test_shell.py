@@ -191,7 +191,7 @@ def test_a_document_for_a_file_is_data(class_of: ClassOf) -> None:
 
 
 WRAPPERS = (
-    "{}", "true; {}", "{}; true", "( {} )", "{{ {}; }}", "if true; then {}; fi", "true && {}", "echo $({})", "{} | cat",
+    "{}", "true; {}", "{}; true", "( {} )", "{{ {}; }}", "if true; then {}; fi", "true && {}", "echo $( {} )", "{} | cat",
     "for i in 1; do {}; done",
 )  # fmt: skip
 SAMPLES = [
