@@ -401,6 +401,14 @@ class ApprovalMachine(RuleBasedStateMachine):
         self.clock.synchronised = False  # the kernel clears the state when the clock is set
 
     @rule()
+    def wall_clock_flickers(self) -> None:
+        """Set forward, looked at, set back before anything was written: what was seen must not be taken back."""
+        self.clock.wall += 3600
+        self.clock.synchronised = False
+        self.owner_view_holds()
+        self.clock.wall -= 3600
+
+    @rule()
     def time_source_corrects(self) -> None:
         self.clock.wall, self.clock.synchronised = int(self.true), True
 

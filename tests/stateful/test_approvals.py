@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -11,14 +12,14 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from safety_wrapper.ledger import approvals, outbox, owner, recovery, writer
+from safety_wrapper.ledger import approvals, clock, outbox, owner, recovery
 from safety_wrapper.ledger.approvals import grants, looks, requests, rows
 from safety_wrapper.ledger.clock import ClockMark
 from stateful.approval_machine import ApprovalMachine
 
 LONG = os.environ.get("SW_LONG") == "1"
 SETTINGS = settings(
-    max_examples=4000 if LONG else 60,
+    max_examples=4000 if LONG else 100,
     stateful_step_count=40,
     deadline=None,
     database=None,
@@ -146,7 +147,7 @@ def naive_wall_clock(patch: Patch) -> None:
 
 
 def high_water_mark_only(patch: Patch) -> None:
-    true = writer.advance
+    true = clock.advance
 
     def advance(mark: Any, reading: Any) -> tuple[ClockMark, bool]:
         return true(mark and replace(mark, boottime_ns=int(reading.boottime_s * 10**9)), reading)
@@ -155,7 +156,7 @@ def high_water_mark_only(patch: Patch) -> None:
 
 
 def clock_goes_back(patch: Patch) -> None:
-    true = writer.advance
+    true = clock.advance
 
     def advance(mark: Any, reading: Any) -> tuple[ClockMark, bool]:
         new, distrusted = true(mark, reading)
@@ -164,8 +165,21 @@ def clock_goes_back(patch: Patch) -> None:
     patch_clock(patch, advance)
 
 
+def looking_does_not_keep_time(patch: Patch) -> None:
+    true = clock.Timekeeper.step
+
+    def step(self: Any) -> tuple[ClockMark, bool]:
+        before = self.mark
+        found = true(self)
+        if threading.current_thread().name != "ledger-writer":
+            self.mark = before
+        return found
+
+    patch.setattr(clock.Timekeeper, "step", step)
+
+
 def reboot_trusted(patch: Patch) -> None:
-    true = writer.advance
+    true = clock.advance
     patch_clock(patch, lambda mark, reading: (true(mark, reading)[0], False))
 
 
@@ -230,8 +244,7 @@ def result_for_anybody(patch: Patch) -> None:
 
 
 def patch_clock(patch: Patch, advance: Callable[..., Any]) -> None:
-    patch.setattr(writer, "advance", advance)
-    patch.setattr("safety_wrapper.ledger.store.advance", advance)
+    patch.setattr(clock, "advance", advance)
 
 
 FAULTS = [
@@ -251,6 +264,7 @@ FAULTS = [
     naive_wall_clock,
     high_water_mark_only,
     clock_goes_back,
+    looking_does_not_keep_time,
     reboot_trusted,
     execution_revived,
     execution_left_running,

@@ -7,6 +7,7 @@ guessed: the caller is told, and expires everything that was open. Readings are 
 from __future__ import annotations
 
 import ctypes
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,6 +84,36 @@ def wait_synchronised(clock: Clock, mark: ClockMark | None, seconds: float) -> N
         if reading.synchronised or reading.boot_id == mark.boot_id:
             return
         time.sleep(min(0.5, max(0.0, end - time.monotonic())))
+
+
+class Timekeeper:
+    """One ledger's time, for its writer and all readers: what one of them has seen, none sees go back.
+
+    ``mark`` runs ahead of the stored one between commits; each commit stores it.
+    """
+
+    __slots__ = ("_clock", "_lock", "mark")
+
+    def __init__(self, clock: Clock, mark: ClockMark | None) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self.mark = mark
+
+    def step(self) -> tuple[ClockMark, bool]:
+        """The mark of this moment, and whether everything open must expire first (see ``advance``).
+
+        A distrusted moment is adopted only by ``trust``, after that expiry is durable. Thread-safe. Hot path.
+        """
+        with self._lock:
+            mark, distrusted = advance(self.mark, self._clock.reading())
+            if not distrusted:
+                self.mark = mark
+            return mark, distrusted
+
+    def trust(self, mark: ClockMark) -> None:
+        """Go on from ``mark``: what was open before it has expired, durably."""
+        with self._lock:
+            self.mark = mark
 
 
 class SystemClock:

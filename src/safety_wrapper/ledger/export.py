@@ -66,12 +66,12 @@ def search(
         if key in where:
             conditions.append(f"{key} = ?")
             values.append(where[key])
-    for key, condition in (("since", "at >= ?"), ("until", "at < ?"), ("text", "instr(body, ?) > 0")):
+    for key, condition in (("since", "at >= ?"), ("until", "at < ?"), ("text", "instr(CAST(body AS TEXT), ?) > 0")):
         if key in where:
             conditions.append(condition)
             values.append(where[key])
     if "outcome" in where:
-        conditions.append("json_extract(body, '$.outcome') = ?")
+        conditions.append("json_extract(CAST(body AS TEXT), '$.outcome') = ?")
         values.append(where["outcome"])
     chosen = " AND ".join(conditions)
     rows = look.db.execute(

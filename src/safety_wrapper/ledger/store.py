@@ -49,7 +49,6 @@ class Ledger:
         self._db = db
         self._keys = keys
         self._tenant = state.tenant
-        self._clock = clock
         self._files = files
         self._writer = Writer(db, files, keys, state, clock)
         self._inboxes: WeakKeyDictionary[asyncio.AbstractEventLoop, Inbox] = WeakKeyDictionary()
@@ -163,8 +162,8 @@ class Ledger:
             self._give_back(db)
 
     def now(self) -> int:
-        """t_eff in seconds, as a look would see it now. Cheap; changes nothing."""
-        return advance(self._writer.mark, self._clock.reading())[0].now
+        """t_eff in seconds, as a look would see it now. Cheap; writes nothing."""
+        return self._writer.time.step()[0].now
 
     def close(self) -> None:
         """Commit what is queued, write a checkpoint, close the file, let go of the lock. Twice is no harm."""

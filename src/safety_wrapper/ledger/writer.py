@@ -17,7 +17,7 @@ from typing import Any, Final
 from safety_wrapper.errors import LedgerCorruptError, LedgerError, LedgerFullError, LedgerGoneError
 from safety_wrapper.ledger import recovery
 from safety_wrapper.ledger.chain import CHECKPOINT_RECORDS, CHECKPOINT_SECONDS
-from safety_wrapper.ledger.clock import Clock, advance
+from safety_wrapper.ledger.clock import Clock, Timekeeper
 from safety_wrapper.ledger.files import Files
 from safety_wrapper.ledger.keys import LedgerKeys
 from safety_wrapper.ledger.state import State, save
@@ -107,12 +107,11 @@ class Writer:
 
     def __init__(self, db: sqlite3.Connection, files: Files, keys: LedgerKeys, state: State, clock: Clock) -> None:
         self.fault: LedgerError | None = None
-        self.mark = state.mark
+        self.time = Timekeeper(clock, state.mark)
         self._db = db
         self._files = files
         self._keys = keys
         self._state = state
-        self._clock = clock
         self._full = not files.fill_ballast()
         self._data_version = self._read_data_version()
         self._queue: queue.SimpleQueue[list[Item] | None] = queue.SimpleQueue()
@@ -228,7 +227,7 @@ class Writer:
     def _transact(self, batch: list[Item]) -> None:
         db, state = self._db, self._state
         before = state.counters()
-        mark, distrusted = advance(self.mark, self._clock.reading())
+        mark, distrusted = self.time.step()
         txn = Txn(db, self._keys, state, mark.now)
         try:
             db.execute("BEGIN IMMEDIATE")
@@ -248,7 +247,8 @@ class Writer:
                 db.execute("COMMIT")
                 # A file taken away during the commit took the commit with it.
                 self._files.check()
-                self.mark = mark
+                if distrusted:
+                    self.time.trust(mark)
             else:
                 db.execute("ROLLBACK")
                 state.restore(before)
@@ -297,10 +297,10 @@ class Writer:
 
     def _checkpoint(self, *, only_if_due: bool) -> None:
         """A checkpoint outside of a batch: in an idle hour, or at the end."""
-        state = self._state
-        if self.fault is not None or state.head_seq == state.checkpoint_seq:
+        if self.fault is not None:
             return
-        if only_if_due and not self._checkpoint_due(advance(self.mark, self._clock.reading())[0].now):
+        # At the end there is a commit in any case: it stores the time that readers have seen since the last one.
+        if only_if_due and not self._checkpoint_due(self.time.step()[0].now):
             return
         item = Item(write_checkpoint, finish=True, inbox=None, waiter=threading.Lock())
         try:

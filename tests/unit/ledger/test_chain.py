@@ -12,7 +12,7 @@ from safety_wrapper.canonical import canonical_json, digest, library_json, parse
 from safety_wrapper.errors import CanonicalError, LedgerCorruptError, LedgerError, RefusedError
 from safety_wrapper.ledger import Ledger, export, verify_all
 from safety_wrapper.ledger.chain import CHECKPOINT_RECORDS, Link, record_sha256, verify_rows
-from stateful.rig import FakeClock, make_keys
+from stateful.rig import START, FakeClock, make_keys
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 BODY = st.dictionaries(
@@ -97,6 +97,29 @@ def test_export_has_the_shape_of_the_schema(ledger: Ledger) -> None:
     with ledger.read() as look:
         assert export.records(look) == [first, second]
         assert export.records(look, after_seq=1, limit=1) == [second]
+
+
+def test_search(ledger: Ledger, clock: FakeClock) -> None:
+    def say(outcome: str, **where: Any) -> int:
+        return ledger.write_blocking(lambda txn: txn.audit("decision", body={"outcome": outcome, "why": "ä"}, **where))
+
+    first, second = say("allow", agent="main", ref="dec_1"), say("block", agent="other", session="s")
+    clock.pass_time(100)
+    third = say("allow", agent="main")
+
+    def found(limit: int = 100, **where: Any) -> list[int]:
+        with ledger.read() as look:
+            return [each["seq"] for each in export.search(look, where=where, limit=limit)]
+
+    assert found() == [first, second, third]
+    assert found(limit=2) == [second, third]
+    assert found(agent="main") == [first, third]
+    assert found(outcome="block", session="s") == [second]
+    assert found(ref="dec_1") == [first]
+    assert found(since=START + 100) == [third]
+    assert found(until=START + 100) == [first, second]
+    assert found(text="ä") == [first, second, third]
+    assert found(text="nothing like it", kind="decision") == []
 
 
 @pytest.mark.parametrize(("first", "last"), [(0, 1), (2, 1), (1, 99), (-1, -1)])
