@@ -6,6 +6,7 @@ Every arrow refuses when it fails. Nothing runs before its decision is durable; 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ from safety_wrapper.model import (
     DEADLINES,
     SW_DEADLINE,
     SW_FAULT,
+    SW_STOPPED,
     AutonomyLevel,
     CallId,
     Classification,
@@ -68,7 +70,12 @@ class Engine:
                         partial(settle, judged=judged, decision_id=decision_id, limits=self.limits)
                     )
                 if settled.new_request:
-                    self.on_request(judged, settled.decision)
+                    with contextlib.suppress(Exception):  # the request waits, whether or not a screen could be told
+                        self.on_request(judged, settled.decision)
+                if settled.decision.outcome is Outcome.ALLOW and self.standing.stopped:
+                    # pressed while the allow was on its way to the disk
+                    await asyncio.shield(self.record(judged.call, settled.decision, ToolResult("Not run: stopped.")))
+                    return judged.call, unrecorded(judged, SW_STOPPED, "the owner has stopped all agents")
                 return judged.call, settled.decision
             except StaleError:
                 self.standing.forget_owner()
@@ -84,14 +91,19 @@ class Engine:
         if decision.outcome is not Outcome.ALLOW:
             raise StageError("only an allowed call runs")
         entry = self.entry(call)
-        if entry is None:
-            return ToolResult("The tool is not listed any more.", is_error=True)
         try:
-            result = await self.execution.run(for_running(call), entry.runs, decision.id)
+            if entry is None:
+                result = ToolResult("The tool is not listed any more.", is_error=True)
+            else:
+                result = await self.execution.run(for_running(call), entry.runs, decision.id)
+            result = await self.clean(result, "tool_result")
         except asyncio.CancelledError:
             await asyncio.shield(self.record(call, decision, ToolResult("Aborted.", is_error=True)))
             raise
-        return await self.record(call, decision, await self.clean(result, "tool_result"))
+        except Exception:  # noqa: BLE001 - whatever it was, that the call ended must be recorded
+            result = ToolResult("The tool failed by a fault of the engine; it may have run.", is_error=True)
+        # shielded: a call that is cancelled when it has ended already is recorded all the same
+        return await asyncio.shield(self.record(call, decision, result))
 
     def _judge_or_block(self, proposal: Proposal) -> Judgement:
         """A fault of our own is a recorded block like any other."""
@@ -197,7 +209,7 @@ class Engine:
         """Record that a call ended, mark its session, tell observers. A result that can't be recorded is withheld."""
         failed = dispatch.observe(self.plan, "after_tool_call", call=call, decision=decision, result=result)
         try:
-            await self.ledger.write(lambda txn: _record(txn, call, decision, result, failed))
+            await self.ledger.write(lambda txn: _record(txn, call, decision, result, failed), finish=True)
         except LedgerError:
             return ToolResult("The result is withheld: it could not be recorded. It may have run.", is_error=True)
         return result

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,13 +43,14 @@ class Held:
     execute_s: float
     on_finished: Callable[[str], None] = lambda request: None
     _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
+    _writes: set[asyncio.Task[Any]] = field(default_factory=set)
 
     async def execute(self, proposal: Proposal) -> Answer:
         """Decide, and if allowed run: here for ``execute_s`` seconds, then on in the background under a job id."""
         call, decision = await self.engine.decide(proposal)
         if decision.outcome is not Outcome.ALLOW:
             return Answer(decision)
-        run = asyncio.create_task(self.engine.run(call, decision))
+        run = self._keep(self.engine.run(call, decision))
         at_once = call.params.get("background") is True
         try:
             done, _ = await asyncio.wait({run}, timeout=0 if at_once else self.execute_s)
@@ -57,9 +58,15 @@ class Held:
             run.cancel()
             await asyncio.gather(run, return_exceptions=True)
             raise
+        if run.cancelled():
+            return Answer(decision, ToolResult("Stopped while it ran; it may have run in part.", is_error=True))
         if done:
             return Answer(decision, run.result())
-        return await self._to_background(call, decision, run)
+        try:
+            return await asyncio.shield(self._keep(self._to_background(call, decision, run)))
+        except asyncio.CancelledError:
+            run.cancel()  # nobody waits for it: it must not go on unseen
+            raise
 
     async def _to_background(self, call: ToolCall, decision: Decision, run: asyncio.Task[ToolResult]) -> Answer:
         context = call.context
@@ -80,7 +87,7 @@ class Held:
             result = await run
         except asyncio.CancelledError:
             result = ToolResult("Aborted.", is_error=True)
-        await self.engine.ledger.write(lambda txn: jobs.finish_job(txn, job, ok=not result.is_error, text=result.text))
+        await self._finish(lambda txn: jobs.finish_job(txn, job, ok=not result.is_error, text=result.text))
 
     async def decide(
         self, request: str, *, decision: str, by: str, shown_digest: str, comment: str | None
@@ -110,7 +117,7 @@ class Held:
             return decided, approvals.begin_execution(txn, request) if starts else None
 
         try:
-            decided, stored = await ledger.write(change)
+            decided, stored = await ledger.write(change, finish=decision == "deny")
         except StaleError as exc:
             self.engine.standing.forget_owner()
             raise RefusedError("the owner's statements changed meanwhile", do="look at the request again") from exc
@@ -148,6 +155,8 @@ class Held:
         """Run the stored call; its execution record is durable already. Whatever happens, its end is recorded."""
         entry = self.engine.entry(judged.call)
         try:
+            if self.engine.standing.stopped:
+                raise StageError("the owner has stopped all agents")
             if entry is None:
                 raise StageError("the tool is not listed any more")
             result = await self.engine.execution.run(for_running(judged.call), entry.runs, request)
@@ -156,8 +165,10 @@ class Held:
             result = ToolResult(f"The tool could not run: {exc.message}.", is_error=True)
         except asyncio.CancelledError:
             result = ToolResult("Stopped while it ran; it may have run in part.", is_error=True)
+        except Exception:  # noqa: BLE001 - whatever it was, its end must be recorded
+            result = ToolResult("The tool failed by a fault of the engine; it may have run.", is_error=True)
         facts = {key: value for key, value in result.facts.items() if isinstance(value, int | str | None)}
-        await self.engine.ledger.write(
+        await self._finish(
             lambda txn: approvals.finish_execution(txn, request, ok=not result.is_error, text=result.text, facts=facts)
         )
         self.on_finished(request)
@@ -169,12 +180,23 @@ class Held:
 
     async def drain(self) -> None:
         """Wait until everything that was started has been recorded."""
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        while self._tasks or self._writes:  # what ends may start the recording of its end
+            await asyncio.gather(*self._tasks, *self._writes, return_exceptions=True)
+            await asyncio.sleep(0)
 
-    def _keep(self, work: Any) -> None:
-        task = asyncio.create_task(work)
+    async def _finish(self, change: Callable[[Txn], None]) -> None:
+        """Record an end, also on a full disk, and also when this task is cancelled meanwhile."""
+        task = asyncio.create_task(self.engine.ledger.write(change, finish=True))
+        self._writes.add(task)
+        task.add_done_callback(self._writes.discard)
+        await asyncio.shield(task)
+
+    def _keep[T](self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Start it at once, so that cancelling always meets a task that records its end."""
+        task = asyncio.Task(work, loop=asyncio.get_running_loop(), eager_start=True)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
 
 def proposal_of(stored: bytes, tenant: str, request: str) -> Proposal:

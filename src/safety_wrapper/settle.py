@@ -27,6 +27,8 @@ from safety_wrapper.model import (
 )
 
 SPAWN_LIMIT: Final = "sw.spawn"
+#: An effect's value in a record: what the owner must see whole stands in the request.
+MAX_VALUE: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +217,8 @@ def decision_body(decision: Decision) -> dict[str, Any]:
         "class": decision.safety_class.name,
         "external": decision.external,
         "effects": [
-            {"kind": e.kind, "resource": e.resource, "value": reasons.visible(e.value)} for e in decision.effects[:64]
+            {"kind": e.kind, "resource": e.resource, "value": reasons.visible(e.value[:MAX_VALUE])}
+            for e in decision.effects[:64]
         ],
         "rules": list(decision.rules),
         "opaque": decision.opaque,

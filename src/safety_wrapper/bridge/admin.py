@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,8 @@ from safety_wrapper.ledger.transaction import write_checkpoint
 from safety_wrapper.policy import Bundle
 
 LIMITS: Final = Limits(max_frame_bytes=1024 * 1024, hello_s=2.0)
+#: A page of a list, well below what a frame takes.
+PAGE_BYTES: Final = 768 * 1024
 MAX_EXPORT_BYTES: Final = 256 * 1024 * 1024
 
 
@@ -73,20 +76,23 @@ class Admin:
     async def _stop(self, request: Request) -> dict[str, Any]:
         wire.read(wire.Stop, request.body)
         path = self._core.config.paths.stop_file
-        path.touch(mode=0o644)
-        self._stop_all()
+        try:
+            path.touch(mode=0o644)
+        finally:
+            self._stop_all()  # also where the button can't be written: what runs is killed at least
         await self._note("stop", request, {"what": "agents stopped"})
         return {}
 
     async def _start_agents(self, request: Request) -> dict[str, Any]:
         wire.read(wire.Nothing, request.body)
+        await self._note("start", request, {"what": "agents started"})  # without a record nothing starts
         self._core.config.paths.stop_file.unlink(missing_ok=True)
-        await self._note("start", request, {"what": "agents started"})
         return {}
 
     async def _note(self, kind: str, request: Request, body: dict[str, Any]) -> None:
         uid = request.connection.peer.uid
-        await self._core.engine.ledger.write(lambda txn: txn.audit(kind, body={**body, "by_uid": uid}))
+        finish = kind == "stop"
+        await self._core.engine.ledger.write(lambda txn: txn.audit(kind, body={**body, "by_uid": uid}), finish=finish)
 
     # ── approvals ────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -95,7 +101,7 @@ class Admin:
         await self._sweep()
         with self._core.engine.ledger.read() as reader:
             rows = approvals.list_requests(reader, state=body.state, after=body.after, limit=body.limit)
-            return {"items": [request_body(row) for row in rows]}
+            return {"items": _listed([request_body(row) for row in rows])}
 
     async def _approvals_get(self, request: Request) -> dict[str, Any]:
         body = wire.read(wire.ById, request.body)
@@ -203,13 +209,14 @@ class Admin:
     async def _audit_tail(self, request: Request) -> dict[str, Any]:
         body = wire.read(wire.AuditTail, request.body)
         with self._core.engine.ledger.read() as reader:
-            return {"records": export.records(reader, after_seq=body.after_seq, limit=body.limit)}
+            return {"records": _fitting(export.records(reader, after_seq=body.after_seq, limit=body.limit))}
 
     async def _audit_search(self, request: Request) -> dict[str, Any]:
         body = wire.read(wire.AuditSearch, request.body)
         where = body.where.model_dump(exclude_none=True)
         with self._core.engine.ledger.read() as reader:
-            return {"records": export.search(reader, where=where, limit=body.limit, before_seq=body.before_seq)}
+            found = export.search(reader, where=where, limit=body.limit, before_seq=body.before_seq)
+            return {"records": _fitting(found[::-1])[::-1]}  # the newest
 
     async def _audit_export(self, request: Request) -> dict[str, Any]:
         body = wire.read(wire.AuditExport, request.body)
@@ -267,6 +274,29 @@ def bundle_body(bundle: Bundle) -> dict[str, Any]:
         "tools": len(bundle.tools),
         "rules": len(bundle.rules),
     }
+
+
+def _listed(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """All of them, whatever agents put into them: where that is too much for a frame, the longest go without their
+    lines, which ``approvals.get`` has."""
+    sizes = [len(json.dumps(item)) for item in items]
+    total = sum(sizes)
+    for index in sorted(range(len(items)), key=lambda index: -sizes[index]):
+        if total <= PAGE_BYTES:
+            break
+        items[index] = {**items[index], "lines": []}
+        total -= sizes[index] - len(json.dumps(items[index]))
+    return items
+
+
+def _fitting(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The first records that fit into a frame, at least one: who pages on gets the rest."""
+    total = 0
+    for index, record in enumerate(records):
+        total += len(json.dumps(record))
+        if total > PAGE_BYTES and index:
+            return records[:index]
+    return records
 
 
 def _refused(exc: RefusedError) -> dict[str, Any]:

@@ -59,7 +59,7 @@ def server(core: Core, admit: Callable[[Peer], bool]) -> Server:
 
 async def _hello(core: Core, request: Request) -> dict[str, Any]:
     answer = await gateway_start.hello(core, wire.read(wire.Hello, request.body))
-    request.connection.state["complaint"] = core.gateway.complaint
+    request.connection.state["complaint"] = answer["complaint"]
     request.connection.state.setdefault("running", {})  # the shim says hello again to ask whether we are ready
     return answer
 
@@ -117,6 +117,9 @@ async def _observe(core: Core, request: Request) -> dict[str, Any]:
     body = wire.read(wire.Observe, request.body)
     observer = _OBSERVERS.get(body.hook)
     if observer is not None:
+        # what is seen is written down: dropped above a rate, since nothing is ever allowed by what was seen
+        if not core.observing.take(request.connection.peer.uid, body.hook, time.monotonic()):
+            return {}
         await observer(core, body.raw)
     elif body.hook not in _KNOWN:
         raise WireError("bad_request", MESSAGES["bad_request"])

@@ -36,6 +36,7 @@ class Core:
     held: Held
     buckets: Buckets
     expected_shim_sha256: str | None
+    observing: Buckets = field(default_factory=lambda: Buckets(rate_per_s=50.0, burst=200))
     gateway: GatewayState = field(default_factory=GatewayState)
     on_opened: Callable[[str], None] = lambda request: None
     started_s: float = field(default_factory=time.monotonic)

@@ -19,7 +19,7 @@ async def observe(core: Core, raw: dict[str, Any]) -> None:
         return
     ok = event.get("error") is None
     key = f"{session}\x1f{run}\x1f{call_id}"
-    await core.engine.ledger.write(lambda txn: approvals.finish_grant(txn, key, ok=ok))
+    await core.engine.ledger.write(lambda txn: approvals.finish_grant(txn, key, ok=ok), finish=True)
 
 
 def _dict(value: Any) -> dict[str, Any]:

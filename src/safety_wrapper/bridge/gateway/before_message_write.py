@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 from safety_wrapper.bridge.core import Core
 from safety_wrapper.bridge.wire import Persist
@@ -11,6 +11,8 @@ from safety_wrapper.ledger import provenance
 from safety_wrapper.model import ToolResult
 
 GATEWAY_RULE: Final = "synchronous; errors and promises are ignored and the raw text is kept"
+#: Longer ones name nothing that a call could name.
+MAX_ID: Final = 256
 
 
 async def persist(core: Core, request: Persist) -> dict[str, Any]:
@@ -34,10 +36,14 @@ async def observe(core: Core, raw: dict[str, Any]) -> None:
     if not isinstance(message, dict) or not isinstance(ctx, dict):
         return
     session, key = ctx.get("sessionKey"), message.get("idempotencyKey")
-    if isinstance(session, str) and isinstance(key, str) and is_users_words(message, core.config.gateway.owner_senders):
+    if _is_id(session) and _is_id(key) and is_users_words(message, core.config.gateway.owner_senders):
         await core.engine.ledger.write(
             lambda txn: provenance.mark(txn, session=session, source="user", tainted=False, ref=key)
         )
+
+
+def _is_id(value: Any) -> TypeGuard[str]:
+    return isinstance(value, str) and 0 < len(value) <= MAX_ID
 
 
 def is_users_words(message: dict[str, Any], owner_senders: list[str]) -> bool:

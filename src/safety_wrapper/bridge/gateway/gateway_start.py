@@ -16,13 +16,13 @@ PINNED_VERSION: Final = openclaw.GATEWAY_VERSION
 async def hello(core: Core, request: Hello) -> dict[str, Any]:
     """Say whether calls of this gateway will be decided. What it says of itself is no proof; it finds accidents."""
     core.gateway.version = request.gateway_version
-    core.gateway.complaint = complaint_about(core, request)
+    complaint = core.gateway.complaint = complaint_about(core, request)
     await core.observed("gateway_start", gateway_version=request.gateway_version)
     return {
         "core_version": __version__,
         "profile": core.config.gateway.profile,
-        "ready": core.gateway.complaint is None and core.engine.standing.bundle is not None,
-        "complaint": core.gateway.complaint,
+        "ready": complaint is None and core.engine.standing.bundle is not None,
+        "complaint": complaint,
     }
 
 

@@ -9,6 +9,8 @@ from safety_wrapper.errors import RefusedError
 from safety_wrapper.ledger import sessions
 
 GATEWAY_RULE: Final = "subagent_spawned is observe only, and comes before the spawn call's result"
+#: A session with a longer key can make no call: the wire refuses it.
+MAX_ID: Final = 256
 
 
 async def observe(core: Core, raw: dict[str, Any]) -> None:
@@ -17,9 +19,9 @@ async def observe(core: Core, raw: dict[str, Any]) -> None:
     if not isinstance(ctx, dict):
         return
     child, parent = ctx.get("childSessionKey"), ctx.get("requesterSessionKey")
-    if not isinstance(child, str) or not isinstance(parent, str):
+    if not isinstance(child, str) or not isinstance(parent, str) or max(len(child), len(parent)) > MAX_ID:
         return
     try:
         await core.engine.ledger.write(lambda txn: sessions.adopt(txn, child=child, parent=parent))
     except RefusedError:
-        await core.alarm("a child without an allowed spawn", session=child[:256])
+        await core.alarm("a child without an allowed spawn", session=child)
