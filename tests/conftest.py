@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
 from safety_wrapper.cli.policy_source import compile_source
 
 REPOSITORY = Path(__file__).parent.parent

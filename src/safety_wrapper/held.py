@@ -10,7 +10,7 @@ from typing import Any
 
 from safety_wrapper.engine import Engine
 from safety_wrapper.errors import LedgerError, RefusedError, StageError
-from safety_wrapper.ledger import Txn, approvals, jobs, owner
+from safety_wrapper.ledger import Txn, approvals, floor, jobs, owner
 from safety_wrapper.model import (
     CallContext,
     Decision,
@@ -103,7 +103,7 @@ class Held:
             raise RefusedError(f"not approved: {why}", do="let the agent make the call again")
 
         def change(txn: Txn) -> tuple[approvals.Decided, approvals.StoredCall | None]:
-            if judged is not None and judged.epoch != owner.view(txn).epoch:
+            if judged is not None and not _still_holds(txn, judged):
                 raise StaleError
             decided = approvals.decide(
                 txn,
@@ -120,7 +120,9 @@ class Held:
             decided, stored = await ledger.write(change, finish=decision == "deny")
         except StaleError as exc:
             self.engine.standing.forget_owner()
-            raise RefusedError("the owner's statements changed meanwhile", do="look at the request again") from exc
+            raise RefusedError(
+                "the owner's statements or the policy changed meanwhile", do="look at the request again"
+            ) from exc
         if stored is not None and judged is not None:
             self._keep(self._run_stored(request, judged))
             return "executing", True
@@ -197,6 +199,12 @@ class Held:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def _still_holds(txn: Txn, judged: Judgement) -> bool:
+    """Whether owner and bundle are those that a call was judged by."""
+    known = floor.get(txn)
+    return judged.epoch == owner.view(txn).epoch and (known is None or known.sha256 == judged.bundle_sha256)
 
 
 def proposal_of(stored: bytes, tenant: str, request: str) -> Proposal:

@@ -146,9 +146,13 @@ async def _housekeeping(core: Core, admin: Admin) -> None:
     while True:
         await asyncio.sleep(HOUSEKEEPING_S)
         notify_systemd("WATCHDOG=1")
-        with contextlib.suppress(SafetyError):
+        try:
             await core.engine.ledger.write(approvals.sweep)
             admin.push_wakes()
+        except SafetyError:
+            continue  # said by status; it is tried again
+        except Exception as exc:  # noqa: BLE001 - the watchdog must go on
+            core.report_fault(exc)
 
 
 def notify_systemd(state: str) -> None:

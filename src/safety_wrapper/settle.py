@@ -11,7 +11,7 @@ from typing import Any, Final
 from safety_wrapper import reasons
 from safety_wrapper.canonical import canonical_json
 from safety_wrapper.errors import RefusedError
-from safety_wrapper.ledger import Txn, approvals, owner, sessions
+from safety_wrapper.ledger import Txn, approvals, floor, owner, sessions
 from safety_wrapper.model import (
     SW_CONTROL,
     SW_FLOOD,
@@ -72,11 +72,15 @@ def settle(txn: Txn, judged: Judgement, decision_id: DecisionId, limits: Limits)
     if judged.epoch is not None and judged.epoch != owner.view(txn).epoch:
         raise StaleError
     decision = _draft(judged, decision_id, txn.now)
+    if judged.epoch is not None and (known := floor.get(txn)) is not None and known.sha256 != judged.bundle_sha256:
+        raise StaleError
     new_request = False
+    if decision.outcome is not Outcome.BLOCK:
+        decision = _spend(txn, judged, decision)
     if decision.outcome is Outcome.REQUIRE_APPROVAL:
         decision, new_request = _ask(txn, judged, decision, limits)
-    if decision.outcome is Outcome.ALLOW:
-        decision = _spend(txn, judged, decision, limits)
+    if decision.outcome is Outcome.ALLOW and judged.call.kind is ToolKind.SPAWN:
+        decision = _spawn(txn, judged, decision, limits)
     call = judged.call
     txn.audit(
         "decision", agent=call.context.agent, session=call.context.session, ref=decision.id,
@@ -124,7 +128,7 @@ def _ask(txn: Txn, judged: Judgement, decision: Decision, limits: Limits) -> tup
             tool_call_id=call_key(call),
         )
         if grant is not None:
-            return replace(decision, outcome=Outcome.ALLOW, request=RequestId(grant), reason=reasons.allowed(c)), False
+            return replace(decision, outcome=Outcome.ALLOW, reason=reasons.allowed(c)), False
     opened = approvals.open_request(
         txn,
         approvals.NewRequest(
@@ -163,13 +167,20 @@ def _held_builtin(classification: Classification, request: str) -> str:
     return text.replace("then call sw_resume with that id. Do not repeat the call.", "then make the same call again.")
 
 
-def _spend(txn: Txn, judged: Judgement, decision: Decision, limits: Limits) -> Decision:
-    """Count the call against its session's budget, and a spawn against its parent's."""
-    session = str(judged.call.context.session)
+def _spend(txn: Txn, judged: Judgement, decision: Decision) -> Decision:
+    """Count the call against its session's budget; a held call is a call too."""
     try:
-        sessions.spend_call(txn, session)
-        if judged.call.kind is ToolKind.SPAWN:
-            sessions.allow_spawn(txn, parent=session, max_depth=limits.max_depth, child_calls=limits.child_calls)
+        sessions.spend_call(txn, str(judged.call.context.session))
+    except RefusedError as exc:
+        return _refuse(decision, SPAWN_LIMIT, exc.message)
+    return decision
+
+
+def _spawn(txn: Txn, judged: Judgement, decision: Decision, limits: Limits) -> Decision:
+    """Reserve one child with its depth and budget."""
+    parent = str(judged.call.context.session)
+    try:
+        sessions.allow_spawn(txn, parent=parent, max_depth=limits.max_depth, child_calls=limits.child_calls)
     except RefusedError as exc:
         return _refuse(decision, SPAWN_LIMIT, exc.message)
     return decision

@@ -191,7 +191,8 @@ def test_a_document_for_a_file_is_data(class_of: ClassOf) -> None:
 
 
 WRAPPERS = (
-    "{}", "true; {}", "{}; true", "( {} )", "{{ {}; }}", "if true; then {}; fi", "true && {}", "echo $( {} )", "{} | cat",
+    "{}", "true; {}", "{}; true", "( {} )", "{{ {}; }}", "if true; then {}; fi", "true && {}", "echo $( {} )",
+    "{} | cat",
     "for i in 1; do {}; done",
 )  # fmt: skip
 SAMPLES = [
@@ -318,3 +319,55 @@ def test_on_the_host_what_is_opaque_is_critical(trial: Trial) -> None:
     ):
         assert trial.judge("builtin:exec", {"command": command}).classification.safety_class is SafetyClass.CRITICAL_RED
         assert trial.judge("exec", {"command": command}).classification.safety_class >= SafetyClass.RED
+
+
+HIDDEN = r"""
+[[ -v 'a[$(rm x)]' ]]
+test -v 'a[$(rm x)]'
+printf -v 'a[$(rm x)]' y
+read 'a[$(rm x)]'
+let 'a[$(rm x)]'
+wait -n -p 'a[$(rm x)]'
+[[ 1 -eq 'a[$(rm x)]' ]]
+x='a[$(rm x)]'; echo $((x))
+x='$(rm x)'; echo "${x@P}"
+a[$(rm x)]=1
+hash -p /bin/rm ls; ls x
+BASH_CMDS[ls]=/bin/rm; ls x
+mapfile -C 'rm x' -c 1
+git grep -O'rm x' y
+git log --output=/work/.bashrc
+git rebase -x 'rm x' main
+git diff --no-index /dev/null /etc/shadow
+git checkout -- .
+git restore .
+git tag -d v1
+fd -x rm
+od -c .env
+find . -name .env -exec cat {} \;
+cat /proc/self/root/etc/shadow
+git show HEAD:.env
+wc --files0-from=/etc/shadow
+jq --rawfile a /etc/shadow . x
+jq -f /etc/shadow x
+date -f /etc/shadow
+cat /dev/sda
+cat ~/.ssh/config
+cat ~/.aws/credentials
+cat key.p12
+echo x >> .git/config
+echo x >> ~/.zprofile
+systemctl restart 'safety-wrapper*'
+systemctl restart ssh.service
+""".strip().splitlines()
+
+
+@pytest.mark.parametrize("command", HIDDEN)
+def test_what_hides_behind_a_harmless_program_is_seen(class_of: ClassOf, command: str) -> None:
+    assert class_of(command) >= SafetyClass.RED
+
+
+def test_a_redirection_of_both_streams_writes(class_of: ClassOf) -> None:
+    assert class_of("echo a >& data.csv") is SafetyClass.YELLOW
+    assert class_of("echo a 2>&1") is SafetyClass.GREEN
+    assert class_of("shuf -n0 -o data.csv") is SafetyClass.YELLOW

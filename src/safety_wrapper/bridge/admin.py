@@ -126,6 +126,8 @@ class Admin:
             )
         except RefusedError as exc:
             return _refused(exc)
+        if changed:
+            await self._note("owner", request, {"what": body.decision, "request": body.id})
         return {"state": state, "changed": changed}
 
     async def _approvals_watch(self, request: Request) -> dict[str, Any]:

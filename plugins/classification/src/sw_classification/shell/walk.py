@@ -134,6 +134,8 @@ class Walker:
             self._redirects(getattr(command.definition.body, "redirects", None), "function", [])
             return None
         if kind == "ExtendedTest":
+            if "[" in str(command.command) and _evaluates(str(command.command)):
+                raise NotUnderstoodError("a test may run what stands in a subscript")
             self._inside(command.command)
             self._redirects(command.redirects, "test", [])
             return None
@@ -248,13 +250,15 @@ class Walker:
                 argv.extend(self._word(word.value).fields)
         del words
         fed = self._redirects(redirects, argv[0] if argv else "", argv)
+        if {"BASH_CMDS", "BASH_ALIASES"} & assigned.keys():
+            raise NotUnderstoodError("the meaning of a command is changed")
         if not argv:
             self.variables.update(assigned)
             return
         if unsplit_name or not is_literal(argv[0]):
             raise NotUnderstoodError("which program runs is not known")
         for name in assigned:
-            if name in _LOADS_CODE:
+            if name in _LOADS_CODE or name in {"BASH_CMDS", "BASH_ALIASES"}:
                 self.opaque("a variable makes the program load something else")
         if argv[0] in self.functions:
             body = self.functions.pop(argv[0])
@@ -273,6 +277,8 @@ class Walker:
 
     def _assign(self, assignment: Any) -> dict[str, str]:
         name = getattr(assignment.name, "name", None)
+        if _evaluates(str(assignment.name)):
+            raise NotUnderstoodError("a subscript may run something")
         word = getattr(assignment.value, "word", None)
         if not isinstance(name, str) or word is None:
             self._inside(assignment.value)
@@ -305,9 +311,13 @@ class Walker:
         if (inner := getattr(target, "command", None)) is not None:
             return self._subshell(inner)
         word = getattr(target, "word", None)
-        if word is None or how in {"DuplicateInput", "DuplicateOutput"}:
+        if word is None:
             return None
         name = self._word(word.value).fields[0]
+        if how in {"DuplicateInput", "DuplicateOutput"}:
+            if name.rstrip("-").isdigit() or name == "-":
+                return None
+            how = "Write" if how == "DuplicateOutput" else "Read"  # ``>& file`` writes it
         if name.startswith(("/dev/tcp/", "/dev/udp/")):
             self.add(Fact("send", "host", name, program=program, external=True, unresolved=True))
             return None
@@ -382,6 +392,10 @@ _LOADS_CODE: Final = frozenset(
         "VISUAL",
     }
 )
+
+
+def _evaluates(text: str) -> bool:
+    return "$(" in text or "`" in text or "<(" in text
 
 
 def _of(value: Any) -> Any:

@@ -134,6 +134,8 @@ class _Text:
         expr = piece.expr
         parameter = getattr(expr, "parameter", None)
         name = getattr(parameter, "name", None)
+        if "Transform" in type(expr).__name__:
+            raise NotUnderstoodError("a variable's text is transformed, which may run it")
         plain = type(expr).__name__.rpartition(".")[2] == "Parameter" and not expr.indirect
         value = self._variables.get(name) if isinstance(name, str) else None
         for text in (getattr(expr, attribute, None) for attribute in getattr(expr, "__match_args__", ())):
@@ -155,9 +157,16 @@ class _Text:
         self._unknown(quoted)
 
     def _ArithmeticExpression(self, piece: Any, quoted: bool) -> None:  # noqa: N802
+        if any(_runs(value) for value in self._variables.values()):
+            raise NotUnderstoodError("arithmetic may run what a variable holds")
         if "$(" in piece.expr.value or "`" in piece.expr.value or "[" in piece.expr.value:
             raise NotUnderstoodError("a command may run inside arithmetic")
         self._unknown(quoted)
+
+
+def _runs(text: str) -> bool:
+    """Whether a text would run something where it is evaluated again."""
+    return "$(" in text or "`" in text or "<(" in text
 
 
 def ansi_c(text: str) -> str:

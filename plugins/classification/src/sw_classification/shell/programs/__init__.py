@@ -34,6 +34,9 @@ def run(walker: Walker, argv: list[str], *, piped: bool) -> None:
         folder = next((f for f in _SYSTEM_FOLDERS if name.startswith(f) and "/" not in name[len(f) :]), None)
         name = name[len(folder) :] if folder else ""
     program = _TABLE.get(name)
+    if name in _EVALUATES and any("[" in a and ("$(" in a or "`" in a) for a in argv[1:]):
+        walker.opaque("a subscript may run something")
+        return
     if program is None:
         walker.add(Fact("execute", "process", argv[0], program=name or argv[0], argv=tuple(argv), unresolved=True))
         walker.opaque("it runs a program whose effects are not known")
@@ -43,6 +46,26 @@ def run(walker: Walker, argv: list[str], *, piped: bool) -> None:
     program(walker, [name, *argv[1:]], piped)
 
 
+#: Builtins that evaluate the subscript of a name that they are given.
+_EVALUATES: Final = frozenset(
+    [
+        "test",
+        "printf",
+        "read",
+        "let",
+        "wait",
+        "declare",
+        "typeset",
+        "local",
+        "export",
+        "readonly",
+        "unset",
+        "mapfile",
+        "readarray",
+        "getopts",
+        "shift",
+    ]
+)
 _TAKES_ANYTHING: Final = frozenset(
     {"echo", "printf", "test", "[", "true", "false", ":", "export", "local", "return", "exit", "set"}
 )

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from sw_classification.shell.walk import Walker
 
 
+_NO_FILE: Final = re.compile(r"[-+\d,.:%]*[a-zA-Z]{0,2}|[^\w/.]{0,3}")
+
+
 def _silent(walker: Walker, argv: list[str], piped: bool) -> None:
     """Nothing outside the shell is touched."""
 
@@ -23,7 +26,9 @@ def _reads(*with_value: str, skip: int = 0, recursive: tuple[str, ...] = (), def
         arguments = read(argv, with_value)
         flags = ("recursive",) if arguments.has(*recursive) else ()
         paths = arguments.operands[skip:] or ((default,) if default and not piped else ())
-        for path in paths:
+        # the value of an option may be a file too, whatever we think of the option
+        values = tuple(value for _, value in arguments.values if not _NO_FILE.fullmatch(value))
+        for path in (*paths, *values):
             if path != "-":
                 walker.path("read", path, argv[0], *flags, argv=argv)
 
@@ -83,13 +88,41 @@ def _env_dump(walker: Walker, argv: list[str], piped: bool) -> None:
     walker.add(Fact("read", "process", "environment", program=argv[0], flags=frozenset({"environment"})))
 
 
+def _hash(walker: Walker, argv: list[str], piped: bool) -> None:
+    if len(argv) > 1:
+        walker.opaque("the meaning of a command is changed")
+
+
+def _set(walker: Walker, argv: list[str], piped: bool) -> None:
+    if len(argv) == 1:
+        _env_dump(walker, argv, piped)
+
+
+def _mapfile(walker: Walker, argv: list[str], piped: bool) -> None:
+    if read(argv, ("-C", "-c", "-n", "-O", "-s", "-u", "-d")).has("-C"):
+        walker.opaque("a command runs for each line")
+
+
+def _shuf(walker: Walker, argv: list[str], piped: bool) -> None:
+    arguments = read(argv, ("-o", "--output", "-n", "-i", "--random-source"))
+    if (target := arguments.value("-o", "--output")) is not None:
+        walker.path("write", target, "shuf", "overwrite")
+    for path in arguments.operands:
+        walker.path("read", path, "shuf")
+
+
 def _jq(walker: Walker, argv: list[str], piped: bool) -> None:
     arguments = read(argv, ("--arg", "--argjson", "--slurpfile", "--rawfile", "--indent", "-f", "--from-file", "-L"))
     if argv[0] == "yq" and arguments.has("-i", "--inplace"):
         for path in arguments.operands[1:]:
             walker.path("write", path, argv[0])
         return
-    for path in arguments.operands[1:]:
+    if any("env" in word or "$ENV" in word or "input_filename" in word for word in arguments.operands[:1]):
+        _env_dump(walker, argv, piped)
+    files = [value for option, value in arguments.values if option not in {"--arg", "--argjson", "--indent"}]
+    if any(option in {"--rawfile", "--slurpfile"} for option, _ in arguments.values):
+        files.extend(arguments.operands)  # these take a name and a file
+    for path in (*arguments.operands[1:], *files):
         walker.path("read", path, argv[0])
 
 
@@ -144,7 +177,11 @@ def _table(names: str, program: Program) -> dict[str, Program]:
 
 
 def _time_of_day(walker: Walker, argv: list[str], piped: bool) -> None:
-    if read(argv, ("-d", "--date", "-f", "-r", "-s", "--set")).has("-s", "--set"):
+    arguments = read(argv, ("-d", "--date", "-f", "--file", "-r", "--reference", "-s", "--set"))
+    for listed in (arguments.value("-f", "--file"), arguments.value("-r", "--reference")):
+        if listed is not None:
+            walker.path("read", listed, "date")
+    if arguments.has("-s", "--set"):
         walker.add(Fact("control", "control", "system clock", program="date"))
 
 
@@ -152,15 +189,20 @@ PROGRAMS: Final[dict[str, Program]] = {
     **_table(
         "echo printf true false : test [ pwd whoami id hostname uname seq basename dirname expr sleep arch nproc tty groups "
         "cal factor yes getconf locale tput clear return exit break continue shift local let wait umask type which "
-        "hash times getopts read mapfile readarray declare typeset readonly set shopt history jobs fg bg uptime free "
+        "times getopts read declare typeset readonly set shopt history jobs fg bg uptime free "
         "lscpu lsblk lsmem vmstat iostat w who last ps top pgrep pidof dircolors stty",
         _silent,
     ),
     "unset": _silent,
+    "hash": _hash,
+    "set": _set,
+    "mapfile": _mapfile,
+    "readarray": _mapfile,
+    "shuf": _shuf,
     "export": _silent,
     **_table("cat wc nl tac rev fold column expand unexpand fmt paste join comm cksum sum md5sum sha1sum sha224sum sha256sum "
              "sha384sum sha512sum b2sum base64 base32 od hexdump xxd strings zcat bzcat xzcat zstdcat more less file iconv "
-             "diff cmp sdiff diff3 look shuf pr ptx tsort numfmt", _reads("-w", "-d", "-n", "-f", "-t", "-N", "-s", "-c")),
+             "diff cmp sdiff diff3 look pr ptx tsort numfmt", _reads("-w", "-d", "-n", "-f", "-t", "-N", "-s", "-c")),
     **_table("head tail", _tail_like()),
     **_table("cut tr", _reads("-d", "-f", "-c", "-b", "--delimiter", "--fields", skip=0)),
     "tr": _silent,

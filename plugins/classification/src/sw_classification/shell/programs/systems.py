@@ -12,6 +12,8 @@ from sw_classification.symbolic import UNKNOWN, is_literal
 if TYPE_CHECKING:
     from sw_classification.shell.walk import Walker
 
+#: Units that keep the agent safe, or keep the administrator in.
+_GUARDS: Final = ("safety-wrapper", "openclaw", "ssh", "nftables", "\x01", "\x02", "\x03")
 #: What a subcommand does: kind of effect and resource; None = only looks.
 type Deed = tuple[str, str] | None
 
@@ -38,6 +40,8 @@ def _by_subcommand(
         values = words[len(name.split()) :] or (UNKNOWN if deed[0] == "delete" else "",)
         flags = {option.lstrip("-").replace("-", "_") for option in arguments.options}
         for value in values:
+            if argv[0] == "systemctl" and value.startswith(_GUARDS):
+                walker.add(Fact("control", "control", value, program="safety-wrapper", argv=tuple(argv)))
             walker.add(
                 Fact(
                     deed[0], deed[1], value or f"{argv[0]} {name}", program=f"{argv[0]} {name}", argv=tuple(argv),
@@ -113,6 +117,13 @@ _GIT: Final = _deeds(
 )  # fmt: skip
 
 
+#: Options of git by which a look is none.
+_GIT_RUNS_OR_WRITES: Final = (
+    "-O", "--open-files-in-pager", "--output", "--no-index", "--contents", "--ext-diff", "--textconv", "-x", "--exec",
+    "--upload-pack", "--receive-pack", "--template", "--separate-git-dir", "--config",
+)  # fmt: skip
+
+
 def _git(walker: Walker, argv: list[str], piped: bool) -> None:
     words = argv[1:]
     while words and words[0].startswith("-"):
@@ -123,6 +134,22 @@ def _git(walker: Walker, argv: list[str], piped: bool) -> None:
             walker.opaque("git is given settings that may run programs")
             words = words[1:] if option == "-c" else words
     sub = words[0] if words else ""
+    if any(word.startswith(_GIT_RUNS_OR_WRITES) for word in words[1:]):
+        return walker.opaque("an option of git runs a program, or reads or writes any file")
+    for word in words[1:]:
+        if ":" in word and not word.startswith((":", "-")) and "://" not in word:
+            walker.path("read", word.partition(":")[2] or ".", "git")
+    discards = (
+        (
+            sub in {"checkout", "restore", "switch"}
+            and {"--", "-f", "--force", ".", "--discard-changes"} & set(words[1:])
+        )
+        or (sub == "restore" and "--staged" not in words)
+        or (sub == "tag" and {"-d", "--delete"} & set(words[1:]))
+        or (sub == "gc" and any(word.startswith("--prune") for word in words[1:]))
+    )
+    if discards:
+        return walker.add(Fact("delete", "record", " ".join(words), program=f"git {sub}", argv=tuple(argv)))
     if sub in {"reset", "checkout", "restore"} and sub == "reset" and "--hard" not in words:
         return walker.add(Fact("write", "record", " ".join(words), program="git reset soft", argv=tuple(argv)))
     if sub in {"branch", "tag", "remote", "config", "stash"}:

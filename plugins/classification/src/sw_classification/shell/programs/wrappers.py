@@ -146,7 +146,9 @@ def _find(walker: Walker, argv: list[str], piped: bool) -> None:
     places = places or ["."]
     for place in places:
         walker.path("read", place, "find", "metadata", "recursive")
-    below = [place.rstrip("/") + "/\x05" if place != "/" else "/\x05" for place in places]
+    names = [words[i + 1] for i, word in enumerate(words[:-1]) if word in {"-name", "-iname", "-path"}]
+    inside = f"/\x05/{names[0]}" if len(names) == 1 else "/\x05"
+    below = [place.rstrip("/") + inside for place in places]
     narrowed = any(
         word in {"-name", "-iname", "-path", "-regex", "-mtime", "-empty", "-newer", "-size"} for word in words
     )
@@ -207,7 +209,7 @@ PROGRAMS: Final[dict[str, Program]] = {
     "taskset": _prefix(operands=1), "flock": _prefix("-w", "-E", operands=1), "chroot": _prefix("--userspec", operands=1),
     "caffeinate": _prefix(), "builtin": _prefix(), "command": _command, "exec": _exec,
     **dict.fromkeys(["sh", "bash", "dash", "zsh", "ksh", "ash"], _shell),
-    "eval": _eval, "source": _source, ".": _source, "xargs": _xargs, "parallel": _xargs, "find": _find, "fd": _find,
+    "eval": _eval, "source": _source, ".": _source, "xargs": _xargs, "parallel": _xargs, "find": _find,
     "cd": _cd, "pushd": _cd, "popd": _alias, "alias": _alias, "unalias": _alias, "trap": _trap, "busybox": _busybox, "toybox": _busybox,
     **dict.fromkeys(
         ["python", "python2", "python3", "node", "nodejs", "deno", "bun", "perl", "ruby", "php", "lua", "Rscript", "osascript", "pwsh", "tclsh", "gdb", "make", "cmake", "ninja", "npx", "uvx", "pipx", "java", "go", "cargo", "gcc", "cc", "g++", "clang", "vim", "vi", "nano", "emacs", "ed", "ex", "script", "expect"], _interpreter),
