@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -26,6 +27,13 @@ def settings() -> Config:
     from safety_wrapper import config
 
     path = click.get_current_context().find_root().obj
+    if not path and "SAFETY_WRAPPER_CONFIG" not in os.environ and not config.DEFAULT_PATH.exists():
+        raise failures.Failure(
+            "there is no installation on this machine",
+            do="see `safety-wrapper demo`; to install, docs/how-to/install.md; or name a configuration with --config",
+            exit_code=failures.NOT_RUNNING,
+            code="unavailable",
+        )
     return config.load(Path(path) if path else None)
 
 

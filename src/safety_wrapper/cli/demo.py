@@ -309,7 +309,7 @@ def _show(scene: Scene) -> None:
 
     from safety_wrapper.cli.escape import prose
 
-    console = Console(markup=False, emoji=False, highlight=False)
+    console = Console(markup=False, emoji=False, highlight=False, soft_wrap=True)
     line = Text("✓ " if scene.ok else "✗ ", style="green" if scene.ok else "bold red")
     line.append(f"{scene.name:<24}", style="bold")
     line.append(f" the agent {scene.does}" if not scene.does.startswith("the owner") else f" {scene.does}")

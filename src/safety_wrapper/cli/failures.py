@@ -114,9 +114,11 @@ def _place(exc: BaseException) -> str:
 def _of_command(exc: BaseException) -> Shown:
     if isinstance(exc, Failure):
         return Shown(exc.exit_code, exc.code, exc.message, exc.do)
+    if isinstance(exc, click.UsageError) and exc.ctx is not None and not exc.ctx.args and "Usage:" in exc.message:
+        return Shown(USAGE, "usage", "a command is missing", f"look at `{exc.ctx.command_path} --help`")
     if isinstance(exc, click.UsageError):
         command = exc.ctx.command_path if exc.ctx else "safety-wrapper"
-        return Shown(USAGE, "usage", exc.format_message().rstrip("."), f"look at `{command} --help`")
+        return Shown(USAGE, "usage", exc.format_message().rstrip(".?"), f"look at `{command} --help`")
     if isinstance(exc, click.ClickException):
         return Shown(exc.exit_code, "failed", exc.format_message(), "")
     return Shown(INTERRUPTED, "interrupted", "interrupted", "")
