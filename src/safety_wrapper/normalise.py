@@ -180,7 +180,7 @@ def _place(entry: ToolEntry, workspace: str | None) -> tuple[str | None, str | N
 
 
 def _has_nul(canonical: bytes) -> bool:
-    return _NUL.search(canonical) is not None
+    return b"\\u0000" in canonical and _NUL.search(canonical) is not None
 
 
 def _is_own(entry: ToolEntry) -> bool:

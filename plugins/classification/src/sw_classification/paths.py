@@ -179,7 +179,7 @@ class PathSet:
     """Several patterns asked at once. For a path that is known, the plain ones cost one look-up for each folder above
     it, however many they are; a property test holds this against asking each by itself."""
 
-    __slots__ = ("_above", "_all", "_literal", "_names", "_others")
+    __slots__ = ("_above", "_all", "_literal", "_names", "_others", "_wild")
 
     def __init__(self, texts: Iterable[str]) -> None:
         self._all = tuple(PathPattern(text) for text in texts)
@@ -189,6 +189,7 @@ class PathSet:
         self._names = frozenset(p.steps[1] for p in named if "[" not in p.steps[1])
         plain = {p.text for p in named if "[" not in p.steps[1]} | self._literal
         self._others = tuple(p for p in self._all if p.text not in plain)
+        self._wild = re.compile("|".join(_regex(p) for p in self._others)) if self._others else None
 
     def holds(self, path: str, *, possibly: bool, recursive: bool) -> bool:
         """Whether one of the patterns holds the path, as PathPattern.holds says."""
@@ -201,7 +202,21 @@ class PathSet:
             return True
         if names and not names.isdisjoint(path.split("/")):
             return True
-        return any(p.holds(path, possibly=possibly, recursive=recursive) for p in self._others)
+        if path == "/" or (possibly and recursive):
+            return any(p.holds(path, possibly=possibly, recursive=recursive) for p in self._others)
+        return self._wild is not None and self._wild.fullmatch(path) is not None
+
+
+def _regex(pattern: PathPattern) -> str:
+    """What a known path must look like to be this place or below it. Steps can't run into each other: each ends at a
+    slash, so that no path makes the search slow."""
+    parts: list[str] = []
+    for step in pattern.steps:
+        if step == "**":
+            parts.append("(?:/[^/]+)*?")
+        else:
+            parts.append("/" + "".join("[^/]*" if c == "*" else "[^/]" if c == "?" else re.escape(c) for c in step))
+    return "".join(parts) + "(?:/.*)?"
 
 
 @lru_cache(maxsize=4096)
